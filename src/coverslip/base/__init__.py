@@ -1,0 +1,1 @@
+"""Floor 0: geometry, units, errors, registry, settings, fingerprints, files, random streams, progress."""

@@ -1,0 +1,42 @@
+"""How long work tells how far it is. The library prints nothing: the command line hands in something that does."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+
+class Step(Protocol):
+    """One running stage."""
+
+    def advance(self, n: int = 1, *, note: str = "") -> None:
+        """`n` more units are done; `note` is the thing just finished (a slide, a fold)."""
+        ...
+
+
+class Progress(Protocol):
+    """Opens stages; each ends with its `with` block."""
+
+    def stage(self, name: str, total: int, *, unit: str) -> AbstractContextManager[Step]: ...
+
+    def say(self, message: str) -> None:
+        """A line a person should see, whatever the stage."""
+        ...
+
+
+class _SilentStep:
+    def advance(self, n: int = 1, *, note: str = "") -> None:
+        pass
+
+
+class Silent:
+    """Progress that says nothing: the default in the library and in tests."""
+
+    def stage(self, name: str, total: int, *, unit: str) -> AbstractContextManager[Step]:
+        return nullcontext(_SilentStep())
+
+    def say(self, message: str) -> None:
+        pass
+
+
+SILENT: Progress = Silent()

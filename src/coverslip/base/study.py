@@ -1,0 +1,279 @@
+"""The settings of a study: one typed table that `embed`, `train` and `run` share.
+
+Every field has a line under it that says what it does and its unit. Everything but `cohort` and `task` has a default that
+is right for a first run. The resolved table is written into the run; running that file again repeats the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from coverslip.base.settings import Settings, override, parse, read_toml
+
+FORMAT = "coverslip.study/1"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class CohortSettings(Settings):
+    """Which slides, of which patients, with which columns."""
+
+    table: str
+    """CSV or parquet with the columns slide and patient; path where slides are opened; optional site, mpp, split,
+    stain, preparation, targets and covariates."""
+    clinical: str | None = None
+    """A second table that is joined, one row a patient."""
+    on: str = "patient"
+    """The column of both tables that the clinical table is joined on."""
+    filter: str | None = None
+    """Rows to keep: comparisons of columns, such as "stage != 'IV' and age >= 18"."""
+    classes: dict[str, list[str | int | float | bool]] | None = None
+    """Groups of target values: {pos = ["A", "B"], neg = ["C"]}; values in no group are counted exclusions."""
+    root: str = "."
+    """Paths in the table are relative to this folder, and may not leave it."""
+    allow_mixed: list[Literal["stain", "preparation"]] = []
+    """Columns that may hold more than one value; mixing is refused otherwise."""
+
+
+class SlideSettings(Settings):
+    """How slides are opened."""
+
+    mpp: Positive | None = None
+    """µm per pixel at level 0 for slides whose file and table row have none; never overrides either."""
+    reader: str | None = None
+    """Force one reader by name; by default each is asked in turn."""
+    timeout_s: Positive = 120.0
+    """Seconds after which the preflight of one slide is given up."""
+
+
+class TissueSettings(Settings):
+    """What counts as tissue."""
+
+    method: str = "otsu"
+    """A tissue method by name: `coverslip list tissue`."""
+    mpp: Positive = 8.0
+    """µm per pixel of the mask."""
+    masks: str | None = None
+    """A folder of masks that override the method: <slide>.geojson (level-0 px) or <slide>.png."""
+    exclude: list[Literal["pen", "blur", "fold"]] = ["pen", "blur"]
+    """Quality layers that are cut out of the tissue."""
+
+
+class TileSettings(Settings):
+    """How tissue is cut."""
+
+    size_px: Count = 224
+    """Side of a tile in pixels at `mpp`."""
+    mpp: Positive = 0.5
+    """µm per pixel of a tile."""
+    stride_px: Count | None = None
+    """Step in pixels at `mpp`; size_px (no overlap) where not given."""
+    min_tissue: Fraction = 0.25
+    """Least fraction of a tile that is tissue."""
+    max_tiles: Count | None = None
+    """Keep at most this many tiles of a slide, drawn evenly and always the same; all where not given."""
+
+
+class EncoderSettings(Settings):
+    """What turns a tile into a row of features."""
+
+    name: str = "texture"
+    """An encoder by name: `coverslip list encoders`; `timm:<arch>` for any timm architecture."""
+    weights: str | None = None
+    """A local weights file or a hub id, for encoders that need one."""
+    batch: Count = 64
+    """Tiles that are encoded at once."""
+    threads: Count = 2
+    """Threads that read and decode tiles."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 or fp16 where the device has it, fp32 on a CPU."""
+
+
+class FeatureSettings(Settings):
+    """Where features live."""
+
+    store: str = "features"
+    """The folder of feature files: written by embed, read by train. Existing files of other tools are read too."""
+
+
+class TaskSettings(Settings):
+    """What is predicted."""
+
+    level: Literal["patient", "slide"] = "patient"
+    """The unit of target, split and metrics."""
+    bag: Literal["slide", "patient"] = "slide"
+    """A bag is one slide, or all slides of a patient pooled."""
+    kind: str = "classification"
+    """A task by name: `coverslip list tasks`."""
+    column: str | None = None
+    """The target's column."""
+    time: str | None = None
+    """Survival: the column of times."""
+    event: str | None = None
+    """Survival: the column of events (1) and censorings (0)."""
+
+
+class AggregatorSettings(Settings):
+    """How the rows of a bag become one prediction."""
+
+    name: str = "abmil"
+    """A method by name: `coverslip list aggregators`."""
+    options: dict[str, int | float | bool | str] = {}
+    """Options of the method, by the names in its docstring."""
+
+
+class SplitSettings(Settings):
+    """Who is trained on, tuned on and tested on."""
+
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Folds; each patient is tested once a repeat."""
+    repeats: Count = 1
+    """Times the folds are drawn anew."""
+    seed: int = 0
+    """Seed of the folds."""
+    by: Literal["patient"] = "patient"
+    """Patients stay together, always."""
+    tune: Annotated[float, Field(gt=0, lt=0.5)] = 0.2
+    """Fraction of a fold's training patients that stop the training early; never the test patients."""
+    file: str | None = None
+    """A folder or file of folds made elsewhere: one CSV a fold with the columns train, val, test, or a split.json."""
+    allow_leaks: bool = False
+    """Go on although a patient is on both sides of a fold; the report shows it in red."""
+
+
+class FitSettings(Settings):
+    """How a model is trained."""
+
+    epochs: Count = 50
+    """Passes over the training bags, at most."""
+    patience: Count = 10
+    """Epochs without a better tuning loss before training stops."""
+    lr: Positive = 2e-4
+    """Peak learning rate of AdamW."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    """Decoupled weight decay."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate goes on after the warm-up."""
+    warmup: Fraction = 0.05
+    """Fraction of all steps over which the learning rate rises from 0."""
+    batch: Count = 8
+    """Bags in a step, packed."""
+    accumulate: Count = 1
+    """Steps whose gradients are added up before the weights move."""
+    clip: Positive | None = 5.0
+    """Gradient norm above which gradients are scaled down, after the backward pass; none where not given."""
+    max_rows: Count | None = None
+    """Rows drawn from a bag in a training step; all where not given. Evaluation uses all."""
+    standardise: bool = True
+    """Mean and standard deviation of each dimension from the training rows, saved with the weights."""
+    class_weights: Literal["balanced", "none"] = "balanced"
+    """Weights of the classes in the loss, from the training patients."""
+    seed: int = 0
+    """Seed of weights, order and dropout."""
+    device: str = "auto"
+    """auto, cpu, cuda, mps."""
+    devices: Count = 1
+    """Devices that train together (DDP)."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 where the device has it, fp32 on a CPU."""
+
+
+class EvaluationSettings(Settings):
+    """How numbers are made."""
+
+    resamples: Annotated[int, Field(ge=100)] = 2000
+    """Patient bootstrap resamples of the pooled intervals."""
+    seed: int = 0
+    """Seed of the resampling."""
+
+
+class HeatmapSettings(Settings):
+    """Which maps are drawn."""
+
+    slides: str | Annotated[int, Field(ge=0)] = "auto"
+    """auto: every slide up to 50, else 20 (right and wrong, each class); or a number, "all", "none"."""
+    method: str = "auto"
+    """An explainer by name: `coverslip list explainers`; auto: evidence where the method has it, else attention."""
+    mpp: Positive = 8.0
+    """µm per pixel of the drawn map."""
+    tiles: Annotated[int, Field(ge=0)] = 6
+    """Top and bottom tiles shown of each slide."""
+
+
+class ReportSettings(Settings):
+    """What the report shows."""
+
+    title: str | None = None
+    """Heading; the study's name where not given."""
+    pseudonymise: bool = False
+    """Replace slide and patient ids, paths, hosts and dates."""
+
+
+class Study(Settings):
+    """The whole study."""
+
+    format: Literal["coverslip.study/1"] = FORMAT
+    """Format of this file."""
+    name: str = "study"
+    """Name of the study, for people."""
+    output: str = "run"
+    """The run folder."""
+    cohort: CohortSettings
+    slides: SlideSettings = SlideSettings()
+    tissue: TissueSettings = TissueSettings()
+    tiles: TileSettings = TileSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    features: FeatureSettings = FeatureSettings()
+    task: TaskSettings
+    aggregator: AggregatorSettings = AggregatorSettings()
+    split: SplitSettings = SplitSettings()
+    fit: FitSettings = FitSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    heatmaps: HeatmapSettings = HeatmapSettings()
+    report: ReportSettings = ReportSettings()
+
+
+def load_study(path: Path, assignments: Sequence[str] = ()) -> Study:
+    """The study of a TOML file with `--set` assignments over it; relative paths are made absolute against its folder.
+
+    Raises:
+        SettingsError: naming every wrong key.
+    """
+    path = Path(path)
+    study = parse(Study, override(read_toml(path), assignments), source=str(path))
+    return _absolute(study, path.resolve().parent)
+
+
+def _absolute(study: Study, folder: Path) -> Study:
+    def absolute(text: str | None) -> str | None:
+        return None if text is None else str((folder / Path(text).expanduser()).absolute())
+
+    cohort = study.cohort
+    weights = study.encoder.weights
+    # A weights setting is a hub id unless a file of that name lies there.
+    if weights is not None and (folder / Path(weights).expanduser()).is_file():
+        weights = absolute(weights)
+    return study.model_copy(
+        update={
+            "output": absolute(study.output),
+            "cohort": cohort.model_copy(
+                update={
+                    "table": absolute(cohort.table),
+                    "clinical": absolute(cohort.clinical),
+                    "root": absolute(cohort.root),
+                }
+            ),
+            "tissue": study.tissue.model_copy(update={"masks": absolute(study.tissue.masks)}),
+            "encoder": study.encoder.model_copy(update={"weights": weights}),
+            "features": study.features.model_copy(update={"store": absolute(study.features.store)}),
+            "split": study.split.model_copy(update={"file": absolute(study.split.file)}),
+        }
+    )
