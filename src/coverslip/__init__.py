@@ -1,6 +1,7 @@
 """Whole-slide pathology images to a validated slide-level model, and the evidence for it.
 
-The public names below are loaded when they are first used, so that `import coverslip` and `coverslip check` cost no torch.
+The public names below are loaded when they are first used, so that `import coverslip` and `coverslip check` cost no
+torch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The settings of a study: one typed table that `embed`, `train` and `run` share.
 
-Every field has a line under it that says what it does and its unit. Everything but `cohort` and `task` has a default that
-is right for a first run. The resolved table is written into the run; running that file again repeats the run.
+Every field has a line under it that says what it does and its unit. Everything but `cohort` and `task` has a default
+that is right for a first run. The resolved table is written into the run; running that file again repeats the run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import Field
 
 from coverslip.base.settings import Settings, override, parse, read_toml
 
-FORMAT = "coverslip.study/1"
+FORMAT: Literal["coverslip.study/1"] = "coverslip.study/1"
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
