@@ -57,7 +57,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise StoreError(
                 f"No space left while writing {path}.",
-                fix="Free some space or write elsewhere; what is finished is kept, and running again goes on from there.",
+                fix="Free some space or write elsewhere; what is finished is kept, and the next run goes on from it.",
                 code="disk_full",
             ) from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
