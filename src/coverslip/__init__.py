@@ -36,9 +36,9 @@ _PUBLIC = {
     "embed": "coverslip.encoders",
     "Bags": "coverslip.mil",
     "Aggregator": "coverslip.mil",
-    "predict": "coverslip.recipes",
-    "explain": "coverslip.recipes",
-    "run": "coverslip.recipes",
+    "predict": "coverslip.recipes.predict",
+    "explain": "coverslip.recipes.heatmap",
+    "run": "coverslip.recipes.run",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]

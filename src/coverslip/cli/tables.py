@@ -1,0 +1,94 @@
+"""What the command line prints: tables on a terminal, plain unwrapped lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from coverslip.base.errors import SettingsError
+from coverslip.base.registry import REGISTRIES, suggest
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+def check_table(console: Console, report: Mapping[str, Any]) -> None:
+    """Verdicts of the preflight, the worst first, each reason with its way out."""
+    slides = sorted(report["slides"], key=lambda s: (["fail", "warn", "ok"].index(s["verdict"]), s["slide"]))
+    for slide in slides:
+        size = "x".join(map(str, slide["size"])) if slide.get("size") else "?"
+        mpp = f"{slide['mpp']:.4g} µm/px" if slide.get("mpp") else "no µm/px"
+        head = Text.assemble((f"{slide['verdict']:<5}", _COLOURS[slide["verdict"]]), slide["slide"])
+        console.print(head + Text(f"  {size}  {mpp}  {slide.get('reader') or '-'}", "dim"), soft_wrap=True)
+        for reason in slide["reasons"]:
+            console.print(Text(f"      {reason['code']}: {reason['message']} {reason['fix']}".rstrip()), soft_wrap=True)
+    counts = {v: sum(s["verdict"] == v for s in slides) for v in ("ok", "warn", "fail")}
+    console.print(f"{len(slides)} slides: {counts['ok']} ok, {counts['warn']} with warnings, {counts['fail']} failed")
+
+
+def failure_table(failed: Mapping[str, str]) -> Table:
+    """The slides that failed and why."""
+    table = Table(title=f"{len(failed)} failed; everything else is finished", title_justify="left", box=None)
+    table.add_column("slide", no_wrap=True)
+    table.add_column("reason")
+    for slide, reason in sorted(failed.items()):
+        table.add_row(Text(slide), Text(reason))
+    return table
+
+
+def list_table(console: Console, kind: str) -> None:
+    """The entries of a registry, one line each.
+
+    Raises:
+        SettingsError: no such kind.
+    """
+    if kind not in REGISTRIES:
+        raise SettingsError(f"There is no list of {kind!r}.", fix=suggest(kind, list(REGISTRIES)))
+    entries = [REGISTRIES[kind].entries[name] for name in REGISTRIES[kind].names()]
+    if not console.is_terminal:
+        for e in entries:
+            console.print("\t".join((e.name, e.summary, e.origin, e.licence, e.needs)), markup=False, soft_wrap=True)
+        return
+    table = Table(box=None, header_style="bold")
+    for column in ("name", "what it is", "origin", "licence", "needs"):
+        table.add_column(column, no_wrap=column == "name")
+    for e in entries:
+        table.add_row(*map(Text, (e.name, e.summary, e.origin, e.licence, e.needs)))
+    console.print(table)
+
+
+def status_table(console: Console, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """A line a stage: done, running, failed, missing, and which slides failed."""
+    for stage, row in rows.items():
+        counts = "  ".join(f"{name} {row[name]}" for name in ("done", "running", "failed", "missing") if name in row)
+        console.print(f"{stage:<10} {counts}", soft_wrap=True)
+        for slide, reason in row.get("reasons", {}).items():
+            console.print(Text(f"           {slide}: {reason}", "red"), soft_wrap=True)
+
+
+def show_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
+    """The headline, its baseline, and the warnings."""
+    level = metrics["level"]
+    for name, number in (metrics.get("primary") or {}).items():
+        if name in {"auroc", "balanced_accuracy"}:
+            console.print(f"{name}  {interval(number)}  ({level} level)", soft_wrap=True)
+    baseline = metrics.get("baseline") or {}
+    if "auroc" in baseline:
+        console.print(f"baseline auroc  {interval(baseline['auroc'])}  ({baseline['name']})", soft_wrap=True)
+    localisation = metrics.get("localisation")
+    if localisation:
+        console.print(f"heatmaps find the annotated regions: {localisation['text']}", soft_wrap=True)
+    for warning in metrics.get("warnings", []):
+        console.print(Text(f"warning  {warning}", "yellow"), soft_wrap=True)
+
+
+def interval(number: Mapping[str, Any] | None) -> str:
+    """ "0.92 (0.82 to 0.98; how the interval was made)", or a dash where the number could not be computed."""
+    if not number or number.get("value") is None:
+        return "–"
+    if number.get("low") is None or number.get("high") is None:
+        return f"{number['value']:.3f}"
+    return f"{number['value']:.3f} ({number['low']:.3f} to {number['high']:.3f}; {number.get('interval', '')})"
