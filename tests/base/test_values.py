@@ -82,7 +82,7 @@ def test_streams_repeat_and_differ_by_name() -> None:
 
 def test_an_error_names_slide_and_way_out_and_survives_a_process() -> None:
     error = SlideError("no µm/px in the file.", slide="TCGA-05", fix="Give it in the 'mpp' column.", code="mpp_missing")
-    copy = pickle.loads(pickle.dumps(error))
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert str(copy) == "TCGA-05: no µm/px in the file. Give it in the 'mpp' column."
     assert copy.finding().code == "mpp_missing"
     assert copy.exit_code == 1

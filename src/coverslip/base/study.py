@@ -206,6 +206,8 @@ class HeatmapSettings(Settings):
     """µm per pixel of the drawn map."""
     tiles: Annotated[int, Field(ge=0)] = 6
     """Top and bottom tiles shown of each slide."""
+    annotations: str | None = None
+    """A folder of <slide>.geojson regions (level-0 px) that the maps of positive slides are scored against."""
 
 
 class ReportSettings(Settings):
@@ -275,5 +277,6 @@ def _absolute(study: Study, folder: Path) -> Study:
             "encoder": study.encoder.model_copy(update={"weights": weights}),
             "features": study.features.model_copy(update={"store": absolute(study.features.store)}),
             "split": study.split.model_copy(update={"file": absolute(study.split.file)}),
+            "heatmaps": study.heatmaps.model_copy(update={"annotations": absolute(study.heatmaps.annotations)}),
         }
     )

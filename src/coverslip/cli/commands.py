@@ -126,9 +126,7 @@ def run_study(study: StudyFile, assignments: Assignments = None, verbose: Verbos
 def embed(
     study: StudyFile,
     assignments: Assignments = None,
-    shard: Annotated[
-        str, typer.Option("--shard", metavar="i/n", help="Do part i of n (1-based): for job arrays.")
-    ] = "1/1",
+    shard: Annotated[str, typer.Option("--shard", metavar="i/n", help="Part i of n, from 1: for job arrays.")] = "1/1",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many tiles, hours and GB it would be.")] = False,
     verbose: Verbose = False,
 ) -> int:
@@ -166,7 +164,7 @@ def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
     table: Annotated[
         Path,
-        typer.Argument(metavar="TABLE", help="New slides: slide, patient, path; or slide, patient and --features."),
+        typer.Argument(metavar="TABLE", help="New slides: slide, patient, and path or --features."),
     ],
     features: Annotated[
         Path | None, typer.Option("--features", help="Folder of feature files; made from the slides where not given.")
