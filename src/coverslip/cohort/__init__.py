@@ -1,0 +1,26 @@
+"""Floor 2: the table of slides and patients, targets, and patient-level folds that check themselves."""
+
+from coverslip.cohort.cohort import Cohort, Exclusion, load_cohort
+from coverslip.cohort.folds import make_split
+from coverslip.cohort.foreign import column_split, read_split, resolve_split
+from coverslip.cohort.split import Fold, Leak, Split, check_split, write_split
+from coverslip.cohort.table import read_table
+from coverslip.cohort.targets import Targets, make_targets
+
+__all__ = [
+    "Cohort",
+    "Exclusion",
+    "Fold",
+    "Leak",
+    "Split",
+    "Targets",
+    "check_split",
+    "column_split",
+    "load_cohort",
+    "make_split",
+    "make_targets",
+    "read_split",
+    "read_table",
+    "resolve_split",
+    "write_split",
+]

@@ -1,0 +1,143 @@
+"""Folds made here: patients dealt like cards, class by class, so that every fold gets its share of each.
+
+The deal is our own, so that a seed gives the same folds with every version of every library: the patients of a class
+are shuffled and dealt in rounds, one to each fold. Each fold's count of a class is then within one of the ideal, and so
+is its count of patients, because the last, incomplete round of a class goes to the folds that are behind.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from coverslip.base.errors import SplitError
+from coverslip.base.random import stream
+from coverslip.base.study import SplitSettings
+from coverslip.cohort.split import Fold, Split
+from coverslip.cohort.targets import Targets
+
+
+def make_split(targets: Targets, settings: SplitSettings) -> Split:
+    """Repeated patient-level folds: in each repeat every patient is tested once, and none is on two sides of a fold.
+
+    The same seed, patients and targets give the same folds, whatever the order of the table. Where slides of a patient
+    may differ (level = slide), a patient counts for the rarest class among their slides. `tune` is drawn from the
+    training patients, class by class; a class with a single training patient stays out of it, with a warning.
+
+    Raises:
+        SplitError: fewer patients, or fewer of one class, than folds.
+    """
+    slides_of = _slides_of(targets)
+    _enough(targets, settings.folds)
+    stratum = patient_strata(targets)
+    folds: list[Fold] = []
+    warnings: list[str] = []
+    for repeat in range(settings.repeats):
+        dealt = _deal(stratum, slides_of, settings.folds, stream(settings.seed, "split", repeat))
+        for index, test in enumerate(dealt):
+            rest = sorted(set(stratum) - set(test))
+            chance = stream(settings.seed, "split", repeat, "tune", index)
+            tune = draw_tune({p: stratum[p] for p in rest}, settings.tune, chance)
+            train = sorted(set(rest) - set(tune))
+            folds.append(Fold(index, repeat, *(_all_slides(slides_of, names) for names in (train, tune, test))))
+            warnings += _without_tune(targets, stratum, train, tune, folds[-1])
+    source = f"{settings.folds} folds by patient, seed {settings.seed}"
+    if settings.repeats > 1:
+        source = f"{settings.repeats} x {source}"
+    return Split(tuple(folds), targets.patient_of, source, warnings=tuple(warnings))
+
+
+def draw_tune(stratum: Mapping[str, int], fraction: float, chance: np.random.Generator) -> list[str]:
+    """About `fraction` of the patients, of each class its share: at least one of a class that has two or more, and
+    never all of a class. `stratum` is the class of each patient that may be drawn."""
+    patients: dict[int, list[str]] = {}
+    for patient in sorted(stratum):
+        patients.setdefault(stratum[patient], []).append(patient)
+    ideal = {c: fraction * len(members) for c, members in patients.items()}
+    counts = {c: int(share) for c, share in ideal.items()}
+    # Largest remainders first, so that the whole tune set has the size that was asked for.
+    left = round(fraction * len(stratum)) - sum(counts.values())
+    for c in sorted(ideal, key=lambda c: (counts[c] - ideal[c], c))[: max(left, 0)]:
+        counts[c] += 1
+    drawn: list[str] = []
+    for c, members in sorted(patients.items()):
+        wanted = min(max(counts[c], 1), len(members) - 1)
+        drawn += [members[i] for i in chance.permutation(len(members))[:wanted]]
+    return sorted(drawn)
+
+
+def patient_strata(targets: Targets) -> dict[str, int]:
+    """The class that each patient counts for when patients are drawn: the rarest among their slides."""
+    classes_of: dict[str, set[int]] = {}
+    for patient, y in zip(targets.frame["patient"], targets.frame["y"]):
+        classes_of.setdefault(patient, set()).add(int(y))
+    having = Counter(c for classes in classes_of.values() for c in classes)
+    return {patient: min(classes_of[patient], key=lambda c: (having[c], c)) for patient in sorted(classes_of)}
+
+
+def _enough(targets: Targets, folds: int) -> None:
+    num_patients = targets.frame["patient"].nunique()
+    if num_patients < folds:
+        raise SplitError(
+            f"{num_patients} patients cannot fill {folds} folds.",
+            fix=_fewer(num_patients),
+            code="too_few_patients",
+        )
+    having = targets.frame.groupby("y")["patient"].nunique()
+    short = {targets.classes[c]: n for c, n in zip(having.index.tolist(), having.tolist()) if n < folds}
+    if short:
+        told = ", ".join(f"{name!r} has {n}" for name, n in short.items())
+        raise SplitError(
+            f"{folds} folds need {folds} patients of each class of {targets.column!r}: {told}.",
+            fix=_fewer(min(short.values())),
+            code="too_few_patients",
+        )
+
+
+def _fewer(most: int) -> str:
+    if most >= 2:
+        return f"Set split.folds = {most} or less."
+    return "Leave that class out with cohort.filter, join it with another in cohort.classes, or add patients."
+
+
+def _deal(
+    stratum: Mapping[str, int], slides_of: Mapping[str, Sequence[str]], folds: int, chance: np.random.Generator
+) -> list[list[str]]:
+    """The test patients of each fold."""
+    hands: list[list[str]] = [[] for _ in range(folds)]
+    num_slides = [0] * folds
+    order = chance.permutation(folds).tolist()  # which fold is served first where nothing else decides
+    for c in sorted(set(stratum.values())):
+        members = [patient for patient in sorted(stratum) if stratum[patient] == c]
+        shuffled = [members[i] for i in chance.permutation(len(members))]
+        for start in range(0, len(shuffled), folds):
+            # A round: one patient to a fold, the one with most slides to the fold with fewest. Folds with fewer
+            # patients come first, which matters in the last round of a class alone.
+            served = sorted(range(folds), key=lambda f: (len(hands[f]), num_slides[f], order[f]))
+            cards = shuffled[start : start + folds]
+            served = sorted(served[: len(cards)], key=lambda f: (num_slides[f], order[f]))
+            for fold, patient in zip(served, sorted(cards, key=lambda p: -len(slides_of[p]))):
+                hands[fold].append(patient)
+                num_slides[fold] += len(slides_of[patient])
+    return [sorted(hand) for hand in hands]
+
+
+def _without_tune(
+    targets: Targets, stratum: Mapping[str, int], train: list[str], tune: list[str], fold: Fold
+) -> list[str]:
+    there = {stratum[patient] for patient in tune}
+    missing = sorted({stratum[patient] for patient in train} - there)
+    return [f"{fold.name}: no patient of class {targets.classes[c]!r} to tune on, too few." for c in missing]
+
+
+def _slides_of(targets: Targets) -> dict[str, list[str]]:
+    slides: dict[str, list[str]] = {}
+    for slide, patient in sorted(targets.patient_of.items()):
+        slides.setdefault(patient, []).append(slide)
+    return slides
+
+
+def _all_slides(slides_of: Mapping[str, Sequence[str]], patients: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(slide for patient in patients for slide in slides_of[patient]))
