@@ -1,0 +1,94 @@
+"""What each fold found, and what the folds say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from coverslip.eval.interval import Interval, nadeau_bengio
+from coverslip.eval.metrics import METRICS, bounds, classification_metrics
+from coverslip.eval.reduce import Rows, UnitLevel, Units, reduce
+
+
+@dataclass(frozen=True)
+class FoldSize:
+    """How many patients (or slides, where that is the level) a fold's model was trained on and tested on.
+
+    `train` counts those that moved the weights; tuning patients only stopped the training and are left out, which
+    makes the interval rather wider than too narrow.
+    """
+
+    fold: int
+    train: int
+    test: int
+    repeat: int = 0
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """One fold: its size, its tested units, and its figures by metric."""
+
+    size: FoldSize
+    units: Units
+    figures: dict[str, float | None]
+
+
+def fold_results(
+    rows: Rows, sizes: Mapping[tuple[int, int], FoldSize], level: UnitLevel, classes: Sequence[str]
+) -> list[FoldResult]:
+    results = []
+    for repeat, fold in rows.folds():
+        units = reduce(rows.only((rows.repeat == repeat) & (rows.fold == fold)), level)
+        figures = classification_metrics(units.y, units.p, classes)
+        results.append(FoldResult(sizes[repeat, fold], units, figures))
+    return results
+
+
+def over_folds(folds: Sequence[FoldResult], classes: Sequence[str]) -> dict[str, Interval]:
+    """Each metric over the folds in which it could be computed."""
+    figures = {}
+    for name in METRICS:
+        known = [(value, fold.size) for fold in folds if (value := fold.figures[name]) is not None]
+        figures[name] = nadeau_bengio(
+            [value for value, _ in known],
+            [size.train for _, size in known],
+            [size.test for _, size in known],
+            bounds=bounds(name, len(classes)),
+        )
+    return figures
+
+
+def difference(
+    folds: Sequence[FoldResult], others: Sequence[FoldResult], classes: Sequence[str]
+) -> dict[str, Interval]:
+    """Model minus baseline, fold by fold, over folds in which both were tested on the same units."""
+    other_of = {(fold.size.repeat, fold.size.fold): fold for fold in others}
+    figures = {}
+    for name in METRICS:
+        known = []
+        for fold in folds:
+            other = other_of.get((fold.size.repeat, fold.size.fold))
+            if other is None or not np.array_equal(fold.units.ids, other.units.ids):
+                continue
+            ours, theirs = fold.figures[name], other.figures[name]
+            if ours is not None and theirs is not None:
+                known.append((ours - theirs, fold.size))
+        widest = bounds(name, len(classes))[1]
+        figures[name] = nadeau_bengio(
+            [value for value, _ in known],
+            [size.train for _, size in known],
+            [size.test for _, size in known],
+            bounds=(-widest, widest),
+            how="mean of folds, model minus baseline, Nadeau-Bengio, 95%",
+        )
+    return figures
+
+
+def mean_sd(values: Sequence[float | None]) -> dict[str, float | None]:
+    known = [value for value in values if value is not None]
+    return {
+        "mean": float(np.mean(known)) if known else None,
+        "sd": float(np.std(known, ddof=1)) if len(known) > 1 else None,
+    }

@@ -1,0 +1,128 @@
+"""Intervals: what another draw of folds, or of test patients, would do to a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.stats import t as student
+
+from coverslip.base.random import stream
+from coverslip.eval.metrics import plain, weighted
+
+# Resamples are worked through in blocks of about this many numbers, so that memory stays bounded.
+_BLOCK = 4_000_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its interval and how that was made; None where it cannot be computed.
+
+    `undefined` counts resamples in which the metric could not be computed; they are left out.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    how: str
+    undefined: int = 0
+
+    def to_json(self) -> dict[str, float | str | None]:
+        return {"value": self.value, "low": self.low, "high": self.high, "interval": self.how}
+
+
+def nadeau_bengio(
+    values: Sequence[float],
+    n_train: float | Sequence[float],
+    n_test: float | Sequence[float],
+    *,
+    confidence: float = 0.95,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    how: str | None = None,
+) -> Interval:
+    """The mean over J folds and an interval that knows that folds share training patients.
+
+    The variance of the mean is s²(1/J + n_test/n_train), with s² the folds' sample variance, and the quantile that of
+    Student's t with J - 1 degrees of freedom (Nadeau and Bengio 2003, https://doi.org/10.1023/A:1024068626366). The
+    plain s²/J takes the folds for independent and comes out too narrow. Sizes are of one fold, or a list of all (then
+    the mean of their ratios counts). Clipped to `bounds`. One fold has no interval; none has no value.
+    """
+    how = how or f"mean of folds, Nadeau-Bengio, {confidence:.0%}"
+    scores = np.asarray(values, dtype=np.float64)
+    assert np.isfinite(scores).all(), "folds without a figure are left out by the caller"
+    if not len(scores):
+        return Interval(None, None, None, how)
+    mean = float(scores.mean())
+    if len(scores) == 1:
+        return Interval(mean, None, None, how)
+    ratio = float(np.mean(np.asarray(n_test, dtype=np.float64) / np.asarray(n_train, dtype=np.float64)))
+    assert np.isfinite(ratio) and ratio > 0, (n_train, n_test)
+    sd = float(np.sqrt(scores.var(ddof=1) * (1 / len(scores) + ratio)))
+    half = float(student.ppf(0.5 + confidence / 2, df=len(scores) - 1)) * sd
+    return Interval(mean, max(bounds[0], mean - half), min(bounds[1], mean + half), how)
+
+
+def patient_bootstrap(
+    metric: str,
+    y: Int[ndarray, n],
+    p: Float[ndarray, "n k"],
+    groups: Sequence[str] | ndarray,
+    resamples: int = 2000,
+    seed: int = 0,
+    *,
+    confidence: float = 0.95,
+    how: str | None = None,
+) -> Interval:
+    """A metric with the percentile interval of resampled patients.
+
+    `groups` (n,) names the patient of each row: all rows of a patient are drawn together. Drawn within strata of
+    patients that show the same classes, so that every resample has the classes of the sample and its numbers of
+    each; the interval is for a cohort of this composition. A resample in which the metric is undefined all the same
+    is left out and counted. The interval speaks of these fitted models only: it does not know what other training
+    patients would have changed.
+    """
+    how = how or f"these fitted models, test patients resampled, {resamples}, {confidence:.0%}"
+    value = plain(float(weighted(metric, y, p, np.ones((1, len(y))))[0]))
+    if value is None:
+        return Interval(None, None, None, how)
+    draws = np.concatenate([weighted(metric, y, p, block) for block in _resampled_weights(y, groups, resamples, seed)])
+    known = draws[~np.isnan(draws)]
+    if not len(known):
+        return Interval(value, None, None, how, undefined=resamples)
+    low, high = np.quantile(known, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(value, float(low), float(high), how, undefined=resamples - len(known))
+
+
+def wilson(hits: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953)."""
+    assert n > 0 and 0 <= hits <= n
+    z2 = float(student.ppf(0.5 + confidence / 2, df=np.inf)) ** 2
+    centre = (hits + z2 / 2) / (n + z2)
+    half = np.sqrt(z2 * (hits * (n - hits) / n + z2 / 4)) / (n + z2)
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def _resampled_weights(
+    y: Int[ndarray, n], groups: Sequence[str] | ndarray, resamples: int, seed: int
+) -> Iterator[Float[ndarray, "r n"]]:
+    """Blocks of rows that say how often each unit was drawn; the same for the same seed, whatever the metric."""
+    rng = stream(seed, "evaluation", "bootstrap")
+    _, patient_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    num_patients = int(patient_of.max()) + 1
+    shows = np.zeros((num_patients, int(y.max()) + 1), dtype=bool)
+    shows[patient_of, y] = True
+    _, stratum_of = np.unique(shows, axis=0, return_inverse=True)
+    stratum_of = stratum_of.reshape(-1)
+    strata = [np.flatnonzero(stratum_of == s) for s in range(int(stratum_of.max()) + 1)]
+    rows = max(1, _BLOCK // len(y))
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        counts = np.empty((size, num_patients))
+        for members in strata:
+            drawn = rng.integers(0, len(members), (size, len(members)))
+            flat = (drawn + np.arange(size)[:, None] * len(members)).reshape(-1)
+            counts[:, members] = np.bincount(flat, minlength=size * len(members)).reshape(size, len(members))
+        yield counts[:, patient_of]

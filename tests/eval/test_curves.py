@@ -1,0 +1,91 @@
+"""Curves against scikit-learn and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+
+from coverslip.eval import classification_metrics, wilson
+from coverslip.eval.curves import confusion, discrimination, precision_recall, reliability, roc, site_table
+from coverslip.eval.reduce import Units
+
+TWO = ("no", "yes")
+
+
+def units(n: int, k: int = 2, seed: int = 0) -> Units:
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % k
+    p = rng.dirichlet(np.ones(k), n).round(2)
+    p[:, 0] = 1 - p[:, 1:].sum(axis=1)
+    ids = np.array([f"u{i}" for i in range(n)])
+    return Units(ids, ids, y, p)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_roc_curve_has_the_corners_of_scikit_learn(seed: int) -> None:
+    u = units(60, seed=seed)
+    found = roc(u.y == 1, u.p[:, 1])
+    fpr, tpr, _ = sk.roc_curve(u.y, u.p[:, 1], drop_intermediate=False)
+    for x, y in zip(found["fpr"], found["tpr"]):
+        assert np.isclose(fpr, x).any()
+        assert np.isclose(tpr[np.isclose(fpr, x)], y).any()
+    assert sk.auc(found["fpr"], found["tpr"]) == pytest.approx(sk.roc_auc_score(u.y, u.p[:, 1]), abs=1e-12)
+    assert (found["fpr"][0], found["tpr"][-1]) == (0.0, 1.0)
+
+
+def test_a_perfect_roc_curve_has_three_points() -> None:
+    found = roc(np.array([False, False, True, True]), np.array([0.1, 0.2, 0.8, 0.9]))
+    assert found == {"fpr": [0.0, 0.0, 1.0], "tpr": [0.0, 1.0, 1.0]}
+
+
+def test_the_steps_under_the_precision_recall_curve_are_auprc() -> None:
+    u = units(60, seed=2)
+    found = precision_recall(u.y == 1, u.p[:, 1])
+    area = np.sum(np.diff(found["recall"], prepend=0) * found["precision"])
+    assert area == pytest.approx(classification_metrics(u.y, u.p, TWO)["auprc"], abs=1e-12)
+
+
+def test_curves_of_one_class_are_null() -> None:
+    u = units(10)
+    entry = discrimination(u.only(u.y == 0), TWO)[0]
+    assert (entry["class"], entry["prevalence"], entry["roc"], entry["pr"]) == ("yes", 0.0, None, None)
+    empty = discrimination(u.only(u.y == 5), TWO)[0]
+    assert (empty["prevalence"], empty["roc"]) == (None, None)
+
+
+def test_more_than_two_classes_have_a_curve_each() -> None:
+    assert [e["class"] for e in discrimination(units(30, 3), ("a", "b", "c"))] == ["a", "b", "c"]
+
+
+def test_confusion_has_the_truth_in_rows() -> None:
+    u = Units(np.arange(3), np.arange(3), np.array([1, 1, 0]), np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]))
+    assert confusion(u, TWO) == {"classes": ["no", "yes"], "counts": [[1, 0], [1, 1]], "decision": "p(yes) over 0.5"}
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_the_gaps_of_the_reliability_curve_are_ece(k: int) -> None:
+    u = units(80, k, seed=4)
+    found = reliability(u, "abc"[:k])
+    n = sum(b["n"] for b in found["bins"])
+    ece = sum(b["n"] * abs(b["stated"] - b["observed"]) for b in found["bins"]) / n
+    assert n == 80
+    assert ece == pytest.approx(classification_metrics(u.y, u.p, "abc"[:k])["ece"], abs=1e-12)
+    for b in found["bins"]:
+        assert b["from"] <= b["stated"] <= b["to"]
+        assert (b["low"], b["high"]) == wilson(round(b["observed"] * b["n"]), b["n"])
+
+
+def test_a_site_with_too_few_of_a_class_has_counts_and_a_reason() -> None:
+    u = units(46)
+    sites = {unit: "big" if i < 40 else "small" for i, unit in enumerate(u.ids) if i != 45}
+    table = site_table(u, sites, TWO, level="patient", resamples=200, seed=0)
+    assert [row["site"] for row in table] == ["big", "not given", "small"]
+    big, absent, small = table
+    here = u.only(np.arange(46) < 40)
+    assert big["auroc"]["value"] == classification_metrics(here.y, here.p, TWO)["auroc"]
+    assert big["auroc"]["low"] < big["auroc"]["value"] < big["auroc"]["high"]
+    assert big["reason"] is None
+    assert (small["patients"], small["auroc"]) == (5, None)
+    assert "2 of class yes" in small["reason"]
+    assert absent["classes"] == {"no": 0, "yes": 1}
