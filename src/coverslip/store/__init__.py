@@ -1,8 +1,11 @@
 """Floor 4: feature files, tables and run folders on disk, and other tools' layouts of them. No torch."""
 
+from coverslip.store.environment import describe_environment
 from coverslip.store.feature_store import FeatureStore, check_one_kind
 from coverslip.store.features import Features, Reader, Skipped, check_rows, read_features
 from coverslip.store.identity import FORMAT, EncoderIdentity, FeatureIdentity, coords_digest
+from coverslip.store.run import Run, RunFolder, save_settings
+from coverslip.store.tables import OutcomeLog, read_outcomes, read_predictions, write_table
 from coverslip.store.writer import FeatureWriter
 
 __all__ = [
@@ -12,10 +15,18 @@ __all__ = [
     "FeatureStore",
     "FeatureWriter",
     "Features",
+    "OutcomeLog",
     "Reader",
+    "Run",
+    "RunFolder",
     "Skipped",
     "check_one_kind",
     "check_rows",
     "coords_digest",
+    "describe_environment",
     "read_features",
+    "read_outcomes",
+    "read_predictions",
+    "save_settings",
+    "write_table",
 ]

@@ -4,8 +4,8 @@
         for index in batches(writer.missing()):
             writer.put(index, encode(index))        # or writer.skip(i, reason)
 
-A tile that is put or skipped is safe at once. Leaving the block well writes `a.h5` in one go; leaving it with an exception, or not at all, keeps what is finished, and
-the next writer of the same identity goes on from there.
+A tile that is put or skipped is safe at once. Leaving the block well writes `a.h5` in one go; leaving it with an
+exception, or not at all, keeps what is finished, and the next writer of the same identity goes on from there.
 """
 
 from __future__ import annotations
