@@ -1,0 +1,185 @@
+"""From a slide and its tiles to features: read, encode, keep; what is done already is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+from numpy import ndarray
+
+from coverslip.base.errors import EncoderError, FeatureError, SettingsError, SlideError
+from coverslip.base.geometry import Tiles
+from coverslip.base.progress import SILENT, Progress
+from coverslip.encoders.device import Precision, autocast, choose_device, choose_precision
+from coverslip.encoders.encoder import Encoder
+from coverslip.encoders.info import EncoderInfo
+from coverslip.slide import Slide, TileBatch
+from coverslip.store import EncoderIdentity, FeatureIdentity, Features, FeatureStore, FeatureWriter, Skipped
+from coverslip.store.writer import to_float16
+
+OnBad = Literal["fail", "skip"]
+
+
+def embed(
+    slide: Slide,
+    tiles: Tiles,
+    encoder: Encoder,
+    *,
+    store: FeatureStore | None = None,
+    batch: int = 64,
+    threads: int = 2,
+    precision: str = "auto",
+    device: str | torch.device | None = None,
+    on_bad: OnBad = "fail",
+    progress: Progress = SILENT,
+) -> Features:
+    """The features of these tiles: in a file of `store` where one is given, else in memory.
+
+    A file made from the same slide, tiles, encoder and precision is used again; an unfinished one is gone on with, and
+    only tiles that are missing are read and encoded. `device` moves the encoder first (None: where it is). Threads read
+    ahead while the encoder works. `on_bad="skip"` leaves damaged tiles out and records them in the file.
+
+    Raises:
+        SlideError: a tile cannot be read (`on_bad="fail"`).
+        EncoderError: the tiles' scale is not the encoder's, or the encoder is in training mode.
+        FeatureError: no tiles, or a number that is not finite or does not fit into float16.
+        StoreError: the store cannot be written, or another process writes this slide.
+    """
+    assert tiles.slide == slide.id, (tiles.slide, slide.id)
+    if on_bad not in ("fail", "skip"):
+        raise SettingsError(f"on_bad = {on_bad!r} is unknown.", fix="Accepted: fail, skip.")
+    if any(module.training for module in encoder.modules()):
+        raise EncoderError(
+            f"The encoder {encoder.info.name!r} is in training mode, where equal tiles give unequal rows.",
+            fix="Call encoder.eval() first.",
+        )
+    work = _Work(slide, tiles, encoder, batch, threads, precision, device, on_bad)
+    made = identity(slide, tiles, encoder.info, work.precision)
+    if store is not None and store.has(slide.id, made.fingerprint):
+        return store.read(slide.id)
+    if len(tiles) == 0:
+        raise FeatureError("there are no tiles to embed.", slide=slide.id, code="empty")
+    if store is None:
+        return _in_memory(work, made, progress)
+    with FeatureWriter(store.folder, slide.id, made, tiles.xy) as writer:
+        todo = writer.missing()
+        with progress.stage("tiles", len(todo), unit="tile") as step:
+            for index, rows, bad in work.encode(todo):
+                writer.put(index, rows)
+                for skipped in bad:
+                    writer.skip(skipped.index, skipped.reason)
+                step.advance(len(index) + len(bad))
+    return store.read(slide.id)
+
+
+def identity(slide: Slide, tiles: Tiles, info: EncoderInfo, precision: Precision) -> FeatureIdentity:
+    """What a feature file of these tiles would be made from; its fingerprint decides whether one is used again.
+
+    Raises:
+        EncoderError: the tiles' scale is not the encoder's.
+    """
+    info.check_scale(tiles.spec)
+    return FeatureIdentity.of(tiles, encoder_identity(info, precision), slide_fingerprint=slide.fingerprint())
+
+
+def encoder_identity(info: EncoderInfo, precision: Precision) -> EncoderIdentity:
+    """The part of a feature file's identity that says which encoder."""
+    size = "any size" if info.input_px is None else f"{info.input_px} px"
+    return EncoderIdentity(
+        name=info.name,
+        dim=info.dim,
+        source=info.source,
+        revision=info.revision,
+        sha256=info.sha256 or "",
+        pooling=info.pooling,
+        preprocessing=f"{size}, resize {info.resize}, mean {_numbers(info.mean)}, sd {_numbers(info.std)}",
+        precision=precision,
+        licence=info.licence,
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _in_memory(work: _Work, made: FeatureIdentity, progress: Progress) -> Features:
+    tiles = work.tiles
+    rows = np.zeros((len(tiles), made.encoder.dim), dtype=np.float16)
+    skipped: list[Skipped] = []
+    with progress.stage("tiles", len(tiles), unit="tile") as step:
+        for index, encoded, bad in work.encode(np.arange(len(tiles))):
+            rows[index] = to_float16(encoded, slide=tiles.slide)
+            skipped += bad
+            step.advance(len(index) + len(bad))
+    done = np.setdiff1d(np.arange(len(tiles)), [item.index for item in skipped])
+    if len(done) == 0:
+        raise FeatureError(f"none of the {len(tiles)} tiles could be embedded.", slide=tiles.slide, code="empty")
+    return Features(
+        tiles.slide,
+        rows[done],
+        tiles.xy[done],
+        made,
+        tiles.mpp,
+        tiles.span,
+        encoder=made.encoder.name,
+        skipped=tuple(skipped),
+    )
+
+
+class _Work:
+    """One slide on its way through the encoder."""
+
+    def __init__(
+        self,
+        slide: Slide,
+        tiles: Tiles,
+        encoder: Encoder,
+        batch: int,
+        threads: int,
+        precision: str,
+        device: str | torch.device | None,
+        on_bad: OnBad,
+    ) -> None:
+        self.slide, self.tiles, self.encoder = slide, tiles, encoder
+        self.batch, self.threads, self.on_bad = batch, threads, on_bad
+        here = next(encoder.parameters(), torch.empty(0)).device
+        self.device = choose_device(here if device is None else device, encoder.info)
+        self.precision = choose_precision(precision, self.device, encoder.info)
+
+    def encode(
+        self, todo: Int64[ndarray, k]
+    ) -> Iterator[tuple[Int64[ndarray, b], Float32[ndarray, "b d"], list[Skipped]]]:
+        """Batches of the tiles `todo`: their numbers, their rows, and those that cannot be read."""
+        if len(todo) == 0:
+            return
+        self.encoder.to(self.device)
+        wanted = replace(self.tiles, xy=self.tiles.xy[todo], tissue=self.tiles.tissue[todo])
+        for images in self.slide.tiles(wanted, batch=self.batch, threads=self.threads):
+            numbers = todo[images.index]
+            bad = self._bad(images, numbers)
+            yield numbers[images.ok], self._rows(images.images[images.ok]), bad
+
+    def _rows(self, images: ndarray) -> Float32[ndarray, "b d"]:
+        if len(images) == 0:
+            return np.zeros((0, self.encoder.info.dim), dtype=np.float32)
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            x = self.encoder.prepare(torch.from_numpy(images).to(self.device, non_blocking=True))
+            rows: ndarray = self.encoder(x).float().cpu().numpy()
+        return rows
+
+    def _bad(self, images: TileBatch, numbers: Int64[ndarray, b]) -> list[Skipped]:
+        bad = [Skipped(int(n), reason) for n, reason in zip(numbers[~images.ok], images.errors, strict=True)]
+        if bad and self.on_bad == "fail":
+            first = bad[0]
+            x, y = self.tiles.xy[first.index]
+            raise SlideError(
+                f"tile {first.index} at ({x}, {y}) cannot be read: {first.reason}",
+                slide=self.slide.id,
+                fix="`coverslip check` says more about the slide; copy it from its source again.",
+                code="decode_failed",
+            )
+        return bad
