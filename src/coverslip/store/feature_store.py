@@ -11,6 +11,7 @@ from coverslip.base.files import safe_name
 from coverslip.store.features import ARRAY_SUFFIXES, HDF5_SUFFIXES, Features, Reader, read_features
 from coverslip.store.layouts import Frame, read_attributes
 from coverslip.store.packed import PackedFeatures
+from coverslip.store.sidecar import remove_stale
 
 # Where other tools put the files below the folder that users know.
 _INNER = ("h5_files", "pt_files", "patches")
@@ -79,6 +80,13 @@ class FeatureStore:
         """True where our file of this slide was made from exactly these inputs and settings."""
         path = self.path(slide)
         return path.is_file() and read_attributes(path).get("fingerprint") == fingerprint
+
+    def tidy(self) -> None:
+        """Removes what killed runs left beside finished files; unfinished slides that can go on are kept."""
+        for path in self.folder.glob(".*.rows"):
+            finished = self.path(path.name[1 : -len(".rows")])
+            if finished.is_file():
+                remove_stale(path, str(read_attributes(finished).get("fingerprint")))
 
     def dim(self, slides: Iterable[str] | None = None) -> int:
         """The feature width that all of `slides` (default: every slide) share.

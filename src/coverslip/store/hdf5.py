@@ -25,24 +25,25 @@ def write_hdf5(
     shape: tuple[int, int],
     blocks: Iterable[ndarray],
     *,
+    name: str = "features",
     small: Mapping[str, ndarray],
     attributes: Mapping[str, Any],
     coords_attributes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes `features` (shape, float16) from row blocks in order, the `small` datasets and the attributes; atomic.
+    """Writes the dataset `name` (shape, float16) from row blocks in order, the `small` datasets and the attributes.
 
     Raises:
         StoreError: the disk is full or the folder cannot be written; no half file is left.
     """
     memory = _Remembered()
     with h5py.File(memory, "w") as file:
-        for name, array in small.items():
-            file.create_dataset(name, data=array)
+        for key, array in small.items():
+            file.create_dataset(key, data=array)
         for key, value in (coords_attributes or {}).items():
             file["coords"].attrs[key] = value
         for key, value in attributes.items():
             file.attrs[key] = value
-        offset = _reserve(file, "features", shape)
+        offset = _reserve(file, name, shape)
     written = 0
     with atomic(path) as temporary, temporary.open("r+b") as out:
         out.truncate(memory.size)

@@ -121,15 +121,7 @@ class Sidecar:
             self._file = -1
 
     def _belongs(self) -> bool:
-        head = os.pread(self._file, _PAGE, 0)
-        if len(head) < _PAGE or not head.startswith(_MAGIC):
-            return False
-        length = int.from_bytes(head[8:_HEADER_AT], "little")
-        try:
-            found = json.loads(head[_HEADER_AT : _HEADER_AT + length])
-        except ValueError:
-            return False
-        return bool(found == asdict(self.header)) and os.fstat(self._file).st_size >= self._notes_at
+        return _read_header(self._file) == asdict(self.header) and os.fstat(self._file).st_size >= self._notes_at
 
     def _start(self) -> None:
         text = json.dumps(asdict(self.header)).encode()
@@ -152,7 +144,35 @@ class Sidecar:
             view, position = view[written:], position + written
 
 
-def _open_locked(path: Path, slide: str) -> int:
+def remove_stale(path: Path, fingerprint: str) -> None:
+    """Removes the sidecar of a slide that is finished with this fingerprint, unless a process works on it."""
+    if fcntl is None:
+        return
+    try:
+        file = _open_locked(path, path.name, flags=os.O_RDONLY)
+    except (StoreError, FileNotFoundError, PermissionError):
+        return
+    try:
+        found = _read_header(file)
+        if found is None or found.get("fingerprint") == fingerprint:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(file)
+
+
+def _read_header(file: int) -> dict[str, object] | None:
+    head = os.pread(file, _PAGE, 0)
+    if len(head) < _PAGE or not head.startswith(_MAGIC):
+        return None
+    length = int.from_bytes(head[8:_HEADER_AT], "little")
+    try:
+        found = json.loads(head[_HEADER_AT : _HEADER_AT + length])
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _open_locked(path: Path, slide: str, *, flags: int = os.O_RDWR | os.O_CREAT) -> int:
     if fcntl is None:
         raise StoreError(
             "this system has no flock, which keeps two runs from writing the same slide.",
@@ -161,7 +181,7 @@ def _open_locked(path: Path, slide: str) -> int:
             code="no_lock",
         )
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        file = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -95,7 +95,7 @@ def read_outcomes(path: Path) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise TableError(f"There is no {path}.") from error
     # Line by line: the open quote of a torn line must not swallow those behind it.
-    rows = [next(csv.reader([line]), []) for line in text.splitlines()]
+    rows = [next(csv.reader([line]), []) for line in text.split("\n")]
     if not rows or tuple(rows[0]) != OUTCOME_COLUMNS:
         raise TableError(f"{path} has not the columns {', '.join(OUTCOME_COLUMNS)} in its first row.")
     for row in rows[1:]:
