@@ -1,0 +1,5 @@
+"""Floor 9: run folders as one self-contained HTML file. No torch."""
+
+from coverslip.report.report import write_report
+
+__all__ = ["write_report"]

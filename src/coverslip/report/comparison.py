@@ -1,0 +1,67 @@
+"""Several runs side by side, and what forbids comparing them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from coverslip.report import figures
+from coverslip.report.contents import RunContents, dig
+from coverslip.report.facts import encoder, leaks, mean_of
+from coverslip.report.figures import Row
+from coverslip.report.wording import is_number, number, span
+
+
+def comparison(runs: Sequence[tuple[str, RunContents]]) -> dict[str, Any]:
+    """Rows, a figure and cautions for runs given with their anchors; empty rows for one run alone."""
+    if len(runs) < 2:
+        return {"rows": [], "cautions": [], "figure": None}
+    drawn = [
+        Row(run.name, run.level, mean_of(run, "auroc"), "model", _fold_values(run), absent="no AUROC")
+        for _, run in runs
+    ]
+    text = "AUROC of each run: " + "; ".join(
+        f"{row.label} ({row.note} level) {number(dig(row.figure, 'value'))} ({span(row.figure)})" for row in drawn
+    )
+    return {
+        "rows": [_row(anchor, run) for anchor, run in runs],
+        "cautions": _cautions([run for _, run in runs]),
+        "figure": figures.forest(drawn, text, title="AUROC", reference=0.5, label_width=270),
+    }
+
+
+def _row(anchor: str, run: RunContents) -> dict[str, Any]:
+    return {
+        "anchor": anchor,
+        "name": run.name,
+        "column": run.column,
+        "level": run.level,
+        "patients": run.metric("counts", "patients"),
+        "slides": run.metric("counts", "slides"),
+        "encoder": encoder(run).get("name") or "–",
+        "method": run.setting("aggregator", "name") or "–",
+        "auroc": mean_of(run, "auroc"),
+        "baseline": run.metric("baseline", "auroc", "value"),
+        "brier": run.metric("primary", "brier", "value"),
+        "ece": run.metric("primary", "ece", "value"),
+        "leaking": bool(leaks(run)),
+    }
+
+
+def _cautions(runs: Sequence[RunContents]) -> list[str]:
+    found = []
+    if len({dig(run.split, "digest") for run in runs}) > 1 or any(run.split is None for run in runs):
+        found.append(
+            "These runs do not share their folds: a difference between rows mixes the models with their patients."
+        )
+    if len({(run.column, run.level, tuple(run.classes)) for run in runs}) > 1:
+        found.append(
+            "These runs do not answer the same question (target, classes or level differ): their figures do not compare."
+        )
+    if any(leaks(run) for run in runs):
+        found.append("At least one run leaks patients between training and test; its figures are too good.")
+    return found
+
+
+def _fold_values(run: RunContents) -> list[float]:
+    return [fold["auroc"] for fold in run.metric("folds") or [] if is_number(dig(fold, "auroc"))]

@@ -1,0 +1,127 @@
+"""The head of a report: the question, the answer in two sentences, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from coverslip.report import figures
+from coverslip.report.contents import RunContents, dig
+from coverslip.report.facts import encoder, leaks, mean_of, num_folds
+from coverslip.report.figures import Row
+from coverslip.report.wording import ABSENT, count, is_number, listing, number, plural, span
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One number of the head with its name and a line under it."""
+
+    value: str
+    name: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What stands above everything: question, verdict in sentences, facts, and the one figure."""
+
+    question: str
+    verdict: str
+    judgement: str
+    facts: tuple[Fact, ...]
+    figure: Markup | None
+    leaking: bool
+
+
+def headline(run: RunContents) -> Headline:
+    """The head of one run."""
+    return Headline(
+        question=_question(run),
+        verdict=verdict(run),
+        judgement=judgement(run),
+        facts=tuple(_facts(run)),
+        figure=_figure(run),
+        leaking=bool(leaks(run)),
+    )
+
+
+def verdict(run: RunContents) -> str:
+    """AUROC with its interval, what that is of, and the baseline's, in one sentence."""
+    auroc = mean_of(run, "auroc")
+    if run.metrics is None:
+        return "There is no result: the run has not been evaluated."
+    if auroc is None or not is_number(auroc.get("value")):
+        return "No AUROC could be computed; the reason stands under Warnings."
+    n = num_folds(run)
+    mean = f"mean of {plural(n, f'{run.level} fold')}, Nadeau-Bengio" if n and n > 1 else "one fold, no interval"
+    interval = f"95 %: {span(auroc)}; {mean}" if span(auroc) != ABSENT else mean
+    baseline, name = run.metric("baseline", "auroc", "value"), run.metric("baseline", "name")
+    against = f", against {number(baseline)} of the {name} baseline" if is_number(baseline) else ""
+    return f"AUROC {number(auroc['value'])} ({interval}){against}."
+
+
+def judgement(run: RunContents) -> str:
+    """What the figures allow one to say, and no more."""
+    if leaks(run):
+        return "Patients leak between training and test: no conclusion can be drawn from these numbers."
+    auroc, difference = mean_of(run, "auroc"), run.metric("versus_baseline", "auroc")
+    if auroc is None or not is_number(auroc.get("low")):
+        return ""
+    if auroc["low"] <= 0.5:
+        return "The interval holds 0.5: that the model does better than guessing is not shown."
+    said = ["Better than guessing."]
+    if isinstance(difference, Mapping) and is_number(difference.get("low")):
+        gap = f"{number(difference['value'])} ({span(difference)})"
+        if difference["low"] > 0:
+            said.append(f"Better than the baseline too: the difference is {gap}.")
+        elif difference["value"] > 0:
+            said.append(f"That it beats the baseline is not shown: the difference is {gap}.")
+        else:
+            said.append(f"No better than the baseline: the difference is {gap}.")
+    return " ".join(said)
+
+
+def _question(run: RunContents) -> str:
+    classes = f" ({listing(run.classes)})" if run.classes else ""
+    method, name = run.setting("aggregator", "name"), encoder(run).get("name")
+    how = f", by {method} on {name} features" if method and name else ""
+    if run.metrics is None and run.settings is None:
+        return "The question is not known: the run holds neither settings nor metrics."
+    return f"Can “{run.column}”{classes} be told from slides, {run.level} by {run.level}{how}?"
+
+
+def _facts(run: RunContents) -> list[Fact]:
+    counts = run.metric("counts") or {}
+    classes = listing([f"{count(n)} {name}" for name, n in (counts.get("classes") or {}).items()])
+    n = num_folds(run)
+    return [
+        Fact(count(counts.get("patients")), "patients", f"{run.level}s by class: {classes}" if classes else ""),
+        Fact(
+            count(counts.get("slides")),
+            "slides",
+            f"from {count(len(dig(run.check, 'slides') or []))} checked" if run.check else "",
+        ),
+        Fact(count(n), "folds", "by patient"),
+        Fact(
+            number(run.metric("pooled", "auroc", "value")),
+            f"pooled AUROC, {run.level} level",
+            span(run.metric("pooled", "auroc")),
+        ),
+    ]
+
+
+def _figure(run: RunContents) -> Markup | None:
+    auroc = mean_of(run, "auroc")
+    if auroc is None or not is_number(auroc.get("value")):
+        return None
+    values = [fold["auroc"] for fold in run.metric("folds") or [] if is_number(dig(fold, "auroc"))]
+    rows = [Row("Model", str(run.setting("aggregator", "name") or ""), auroc, "model", values)]
+    baseline = run.metric("baseline", "auroc")
+    if isinstance(baseline, Mapping):
+        rows.append(Row("Baseline", str(run.metric("baseline", "name") or ""), baseline, "baseline"))
+    text = f"AUROC, {run.level} level: model {number(auroc['value'])} ({span(auroc)}), baseline {number(dig(baseline, 'value'))} ({span(baseline)})."
+    return figures.forest(
+        rows, text, title=f"AUROC, {run.level} level: circles are folds, bars 95 % intervals", reference=0.5
+    )

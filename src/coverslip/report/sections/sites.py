@@ -1,0 +1,52 @@
+"""The same model site by site: a model that reads the scanner instead of the tissue shows here first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coverslip.report import figures
+from coverslip.report.contents import RunContents, dig
+from coverslip.report.figures import Row
+from coverslip.report.sections import Absent, Section
+from coverslip.report.wording import number, span
+
+ENTRIES = {"sites": {"build": "SECTION", "summary": "Figures of each site"}}
+
+
+def _build(run: RunContents) -> dict[str, Any] | Absent:
+    sites = [entry for entry in dig(run.evaluation, "sites") or [] if isinstance(entry, Mapping)]
+    if not sites:
+        return Absent(
+            "The sites of the slides are not known: the cohort's table has no column “site”, or the run was not "
+            "evaluated. Whether the model works at one site and fails at another cannot be seen here."
+        )
+    if len(sites) == 1:
+        return Absent(
+            f"All slides are from one site ({sites[0].get('site')}): how the model does elsewhere is unknown."
+        )
+    rows = [
+        Row(
+            str(entry.get("site")),
+            f"n = {entry.get(f'{run.level}s', '–')}",
+            entry.get("auroc") if isinstance(entry.get("auroc"), Mapping) else None,
+            "model",
+            absent=str(entry.get("reason") or "not computed"),
+        )
+        for entry in sites
+    ]
+    pooled = run.metric("pooled", "auroc")
+    if isinstance(pooled, Mapping):
+        rows.append(Row("All sites, pooled", "", pooled, "pooled", group=True))
+    text = f"AUROC of each site, {run.level} level: " + "; ".join(
+        f"{row.label} {number(dig(row.figure, 'value'))} ({span(row.figure)})" for row in rows
+    )
+    return {
+        "sites": sites,
+        "svg": figures.forest(rows, text, title=f"AUROC, {run.level} level", reference=0.5, label_width=270),
+        "how": next((dig(entry, "auroc", "interval") for entry in sites if dig(entry, "auroc", "interval")), None),
+    }
+
+
+SECTION = Section("sites", 70, "Sites", Path(__file__).with_suffix(".html"), _build)

@@ -1,0 +1,136 @@
+"""Warnings first: leaks, lost slides, preflight, what the evaluation says against itself, and licences."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coverslip.base.errors import FAILING_CODES
+from coverslip.report.contents import RunContents, dig
+from coverslip.report.facts import checked_slides, encoder, exclusions, failed, findings, leaks
+from coverslip.report.sections import Absent, Section
+from coverslip.report.wording import code_label, plural
+
+ENTRIES = {"warnings": {"build": "SECTION", "summary": "What speaks against the numbers"}}
+
+
+@dataclass(frozen=True)
+class Caution:
+    """One warning: how grave (leak, fail, warn, note), a headline, and the rest of what is known."""
+
+    gravity: str
+    headline: str
+    text: str = ""
+    names: tuple[str, ...] = ()
+    fix: str = ""
+
+
+_ORDER = ("leak", "fail", "warn", "note")
+_LEAKING = re.compile(r"\bleak|both sides|on two sides", re.IGNORECASE)
+_RESTRICTED = re.compile(r"\bnc\b|non-?commercial|research[- ]only|academic|gated", re.IGNORECASE)
+
+
+def cautions(run: RunContents) -> list[Caution]:
+    """Every warning of a run, the gravest first."""
+    found = [
+        *_leaks(run),
+        *_lost(run),
+        *_preflight(run),
+        *_told(run),
+        *_left_out(run),
+        *_licence(run),
+        *_missing_parts(run),
+    ]
+    return sorted(found, key=lambda caution: _ORDER.index(caution.gravity))
+
+
+def _leaks(run: RunContents) -> list[Caution]:
+    patients = sorted({str(leak.get("patient") or leak.get("slide") or leak.get("name") or "?") for leak in leaks(run)})
+    if not patients:
+        return []
+    return [
+        Caution(
+            "leak",
+            f"{plural(len(patients), 'patient')} on both sides of a fold",
+            "The models were tested on patients they were trained on. Every number below is too good.",
+            tuple(patients),
+            "Make folds of patients (leave split.file out), or take these patients out of the training sets.",
+        )
+    ]
+
+
+def _lost(run: RunContents) -> list[Caution]:
+    by_cause: dict[tuple[str, str], list[str]] = {}
+    for slide, cause in failed(run).items():
+        by_cause.setdefault(cause, []).append(slide)
+    return [
+        Caution("fail", f"{plural(len(slides), 'slide')} lost at {stage or 'an unnamed stage'}", reason, tuple(slides))
+        for (stage, reason), slides in by_cause.items()
+    ]
+
+
+def _preflight(run: RunContents) -> list[Caution]:
+    lost = set(failed(run))
+    found = []
+    for code, cases in findings(run).items():
+        fails = code in FAILING_CODES
+        names = tuple(slide for slide, _ in cases if not fails or slide not in lost)
+        if names:
+            reason = cases[0][1]
+            found.append(
+                Caution(
+                    "fail" if fails else "warn",
+                    f"{plural(len(names), 'slide')}: {code_label(code)}",
+                    str(reason.get("message", "")) if len(names) == 1 else "",
+                    names,
+                    str(reason.get("fix", "")),
+                )
+            )
+    return found
+
+
+def _told(run: RunContents) -> list[Caution]:
+    return [
+        Caution("leak" if _LEAKING.search(str(text)) else "warn", str(text)) for text in run.metric("warnings") or []
+    ]
+
+
+def _left_out(run: RunContents) -> list[Caution]:
+    total = sum(exclusions(run).values())
+    if not total:
+        return []
+    return [Caution("note", f"{plural(total, 'row')} of the table excluded", "The reasons stand under Cohort.")]
+
+
+def _licence(run: RunContents) -> list[Caution]:
+    facts = encoder(run)
+    licence = str(facts.get("licence") or "")
+    name = str(facts.get("name") or "the encoder")
+    if facts.get("gated") or _RESTRICTED.search(licence):
+        return [
+            Caution(
+                "note",
+                f"The weights of {name} are restricted ({licence or 'gated'})",
+                "Features, models and results made with them may fall under the same terms.",
+                fix="Read the licence before this model or its results are used commercially or passed on.",
+            )
+        ]
+    return []
+
+
+def _missing_parts(run: RunContents) -> list[Caution]:
+    if run.metrics is None:
+        return [Caution("warn", "This run has no metrics", "It was not finished, or stopped before its evaluation.")]
+    if dig(run.metrics, "baseline", "auroc", "value") is None and run.metric("primary", "auroc", "value") is not None:
+        return [Caution("warn", "There is no baseline to compare with", "The numbers stand alone.")]
+    return []
+
+
+def _build(run: RunContents) -> dict[str, Any] | Absent:
+    found = cautions(run)
+    return {"cautions": found, "checked": len(checked_slides(run))}
+
+
+SECTION = Section("warnings", 10, "Warnings", Path(__file__).with_suffix(".html"), _build)

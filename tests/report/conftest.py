@@ -1,0 +1,260 @@
+"""A run folder that looks like the demo's: 25 slides, one damaged, two sites, maps with tiles. Nothing in it is real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageDraw
+
+from coverslip.base.files import write_json
+from coverslip.base.study import Study
+from coverslip.cohort import Fold, Split
+from coverslip.eval import evaluate
+from coverslip.eval.evaluate import FoldSize
+from coverslip.store.environment import describe_environment
+from coverslip.store.run import RunFolder, save_settings
+from coverslip.store.tables import OutcomeLog, write_table
+
+# What a pseudonymised report must not hold.
+FOLDER = "/srv/st-elsewhere/pathology/Doe Jane 1961"
+HOST = "ward7-scanner.st-elsewhere.org"
+DAMAGED = "biopsy-0099-broken"
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run folder; shared, so tests that change one copy it."""
+    return make_run(tmp_path_factory.mktemp("run") / "demo")
+
+
+@pytest.fixture()
+def copy_of(run_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the run folder without some of its parts."""
+
+    def copy(*, without: tuple[str, ...] = (), name: str = "copy") -> Path:
+        target = tmp_path / name
+        for path in sorted(run_folder.rglob("*")):
+            relative = path.relative_to(run_folder)
+            if path.is_file() and not any(str(relative) == gone or relative.parts[0] == gone for gone in without):
+                (target / relative).parent.mkdir(parents=True, exist_ok=True)
+                (target / relative).write_bytes(path.read_bytes())
+        return target
+
+    return copy
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Changes a JSON file in place."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    change(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def make_run(folder: Path, *, patients: int = 20, pictures: Callable[[str], Image.Image] | None = None) -> Path:
+    """Writes a run of `patients` patients and about a fourth more slides."""
+    rng = np.random.default_rng(7)
+    files = RunFolder(folder).create()
+    save_settings(files.settings, _study(folder))
+    cohort = _cohort(patients)
+    split = _split(cohort)
+    write_json(files.split, split.to_json())
+    predictions = _predictions(cohort, split, rng, strength=1.5)
+    write_table(files.predictions, predictions)
+    _write_evaluation(files, cohort, split, predictions, _predictions(cohort, split, rng, strength=1.0))
+    _write_check(files, cohort)
+    _write_outcomes(files, cohort)
+    write_json(
+        files.environment,
+        {
+            **describe_environment(now=datetime(2026, 3, 14, 15, 9, 26, tzinfo=UTC), seeds={"split": 0, "fit": 0}),
+            "host": HOST,
+            "digests": {"cohort.csv": "3f2a8be01c77d9e4", "weights": "91b7c05512aa03fe"},
+        },
+    )
+    for fold in split.folds:
+        write_json(files.model(fold.name) / "model.json", _model(fold, rng))
+    draw = pictures or (lambda slide: tissue_picture(slide, 480))
+    for slide in cohort["slide"]:
+        _draw(files, slide, draw(slide), rng)
+    return folder
+
+
+def _study(folder: Path) -> Study:
+    return Study.model_validate(
+        {
+            "name": "Lesion demo",
+            "output": str(folder),
+            "cohort": {"table": f"{FOLDER}/cohort.csv", "root": FOLDER},
+            "task": {"column": "lesion"},
+        }
+    )
+
+
+def _cohort(patients: int) -> pd.DataFrame:
+    rows = []
+    for i in range(patients):
+        for part in "ab" if i % 4 == 0 else "a":
+            rows.append(
+                {
+                    "slide": f"biopsy-{1000 + 37 * i}-{part}",
+                    "patient": f"case-{4400 + i}",
+                    "site": "north" if i % 3 else "south",
+                    "lesion": str(i % 2),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _split(cohort: pd.DataFrame) -> Split:
+    patients = sorted(set(cohort["patient"]))
+    patient_of = dict(zip(cohort["slide"], cohort["patient"]))
+
+    def slides(chosen: set[str]) -> tuple[str, ...]:
+        return tuple(sorted(slide for slide, patient in patient_of.items() if patient in chosen))
+
+    folds = []
+    for k in range(5):
+        test = {p for i, p in enumerate(patients) if i // 2 % 5 == k}
+        rest = [p for p in patients if p not in test]
+        tune = set(rest[k : k + 4])
+        folds.append(Fold(k, 0, slides(set(rest) - tune), slides(tune), slides(test)))
+    return Split(tuple(folds), patient_of, "made from the cohort, seed 0")
+
+
+def _predictions(cohort: pd.DataFrame, split: Split, rng: np.random.Generator, *, strength: float) -> pd.DataFrame:
+    rows = []
+    by_slide = cohort.set_index("slide")
+    for fold in split.folds:
+        for slide in fold.test:
+            sign = 1 if by_slide.loc[slide, "lesion"] == "1" else -1
+            p = float(1 / (1 + np.exp(-(strength * sign + 1.3 * rng.standard_normal()))))
+            patient, label = by_slide.loc[slide, "patient"], by_slide.loc[slide, "lesion"]
+            rows.append(
+                {"slide": slide, "patient": patient, "fold": fold.index, "repeat": 0, "set": "test", "lesion": label}
+                | {"p_0": 1 - p, "p_1": p}
+            )
+    return pd.DataFrame(rows)
+
+
+def _write_evaluation(
+    files: RunFolder, cohort: pd.DataFrame, split: Split, predictions: pd.DataFrame, baseline: pd.DataFrame
+) -> None:
+    sizes = [FoldSize(f.index, len(split.patients_of(f.train)), len(split.patients_of(f.test))) for f in split.folds]
+    result = evaluate(
+        predictions,
+        baseline,
+        task={"kind": "classification", "column": "lesion", "classes": ["0", "1"]},
+        level="patient",
+        split=sizes,
+        resamples=200,
+        sites=cohort.set_index("slide")["site"],
+        warnings=[f"{DAMAGED}: no features, left out of every fold."],
+    )
+    localisation = {
+        "text": "In 9 of 10 lesion slides the highest tile lies inside the lesion; mean AUROC of tiles against outlines 0.93.",
+        "level": "tile",
+        "auroc": {"value": 0.93, "low": 0.88, "high": 0.97},
+        "slides": 10,
+        "top_tile_inside": 0.9,
+    }
+    write_json(files.metrics, {**result.metrics, "localisation": localisation})
+    write_json(files.evaluation, result.curves)
+
+
+def _write_check(files: RunFolder, cohort: pd.DataFrame) -> None:
+    def entry(slide: str, verdict: str, *reasons: dict[str, str]) -> dict[str, Any]:
+        return {
+            "slide": slide,
+            "path": f"{FOLDER}/slides/{slide}.tif",
+            "verdict": verdict,
+            "reasons": list(reasons),
+            "vendor": "generic-tiff" if verdict != "fail" else "",
+            "reader": "openslide" if verdict != "fail" else "",
+            "size": [4096, 4096] if verdict != "fail" else None,
+            "mpp": 0.5 if verdict != "fail" else None,
+            "levels": [1.0, 2.0, 4.0] if verdict != "fail" else [],
+            "digest": "1f" * 8,
+        }
+
+    slides = list(cohort["slide"])
+    entries = [entry(slide, "ok") for slide in slides[2:]]
+    entries += [
+        entry(slides[0], "warn", {"code": "label_image_present", "message": "The file holds a label image, scanned on 2021-07-09.", "fix": "It is never shown; remove it before the slide leaves the house."}),
+        entry(slides[1], "warn", {"code": "near_duplicate_of", "message": f"Looks like {slides[0]}, turned by 90°.", "fix": "If they are the same section, drop one."}),
+        entry(DAMAGED, "fail", {"code": "truncated", "message": f"{FOLDER}/slides/{DAMAGED}.tif ends after 61 % of its tiles.", "fix": "Copy it again from the scanner."}),
+    ]  # fmt: skip
+    write_json(files.check, {"format": "coverslip.check/1", "slides": sorted(entries, key=lambda e: e["slide"])})
+
+
+def _write_outcomes(files: RunFolder, cohort: pd.DataFrame) -> None:
+    with OutcomeLog(files.outcomes) as log:
+        for slide in cohort["slide"]:
+            log.record(slide, "check", "done", seconds=0.4)
+            log.record(slide, "embed", "done", seconds=3.1)
+        log.record(DAMAGED, "check", "failed", f"{FOLDER}/slides/{DAMAGED}.tif ends after 61 % of its tiles", 0.2)
+
+
+def _model(fold: Fold, rng: np.random.Generator) -> dict[str, Any]:
+    best = int(rng.integers(12, 30))
+    return {
+        "format": "coverslip.model/1",
+        "fold": fold.name,
+        "classes": ["0", "1"],
+        "aggregator": "abmil",
+        "encoder": {
+            "name": "texture",
+            "dim": 128,
+            "source": "coverslip",
+            "revision": "1",
+            "licence": "Apache-2.0",
+            "precision": "fp32",
+        },
+        "training": {"epochs": best + 10, "best_epoch": best, "tune_loss": round(float(rng.uniform(0.3, 0.6)), 4)},
+        "mean": [0.0] * 128,
+    }
+
+
+def tissue_picture(slide: str, side: int) -> Image.Image:
+    """Pink blobs on white: enough to see where a picture stands."""
+    rng = np.random.default_rng(sum(map(ord, slide)))
+    image = Image.new("RGB", (side, side), (245, 243, 245))
+    draw = ImageDraw.Draw(image)
+    for _ in range(60):
+        x, y = rng.normal(side / 2, side / 7, 2)
+        r = rng.uniform(side / 30, side / 9)
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=(int(rng.integers(205, 235)), 170, int(rng.integers(195, 220))))
+    return image
+
+
+def _draw(files: RunFolder, slide: str, image: Image.Image, rng: np.random.Generator) -> None:
+    files.tissue.mkdir(exist_ok=True)
+    (files.heatmaps / "tiles").mkdir(parents=True, exist_ok=True)
+    image.save(files.tissue_overlay(slide), quality=80)
+    heat = Image.effect_noise((12, 12), 90).resize(image.size, Image.Resampling.BICUBIC)
+    red = Image.merge("RGB", (Image.new("L", image.size, 200), heat, heat.point(lambda v: v // 2)))
+    Image.blend(image, red, 0.35).save(files.heatmap(slide, ".png"))
+    tiles = []
+    for rank in ("top", "bottom"):
+        for k in range(6):
+            name = f"{slide}_{rank}_{k}.jpg"
+            x, y = (int(v) for v in rng.integers(0, image.width - 60, 2))
+            image.crop((x, y, x + 56, y + 56)).resize((112, 112)).save(files.heatmaps / "tiles" / name)
+            tiles.append(
+                {
+                    "rank": rank,
+                    "score": float(rng.normal(1 if rank == "top" else -1, 0.2)),
+                    "x": x,
+                    "y": y,
+                    "file": name,
+                }
+            )
+    write_json(
+        files.heatmaps / "tiles" / f"{slide}.json", {"slide": slide, "kind": "evidence", "class": "1", "tiles": tiles}
+    )
