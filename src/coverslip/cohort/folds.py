@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from coverslip.base.random import stream
 from coverslip.base.study import SplitSettings
 from coverslip.cohort.split import Fold, Split
 from coverslip.cohort.targets import Targets
+
+T = TypeVar("T")
 
 
 def make_split(targets: Targets, settings: SplitSettings) -> Split:
@@ -64,7 +67,7 @@ def draw_tune(stratum: Mapping[str, int], fraction: float, chance: np.random.Gen
     drawn: list[str] = []
     for c, members in sorted(patients.items()):
         wanted = min(max(counts[c], 1), len(members) - 1)
-        drawn += [members[i] for i in chance.permutation(len(members))[:wanted]]
+        drawn += _shuffled(members, chance)[:wanted]
     return sorted(drawn)
 
 
@@ -108,10 +111,9 @@ def _deal(
     """The test patients of each fold."""
     hands: list[list[str]] = [[] for _ in range(folds)]
     num_slides = [0] * folds
-    order = chance.permutation(folds).tolist()  # which fold is served first where nothing else decides
+    order = _shuffled(range(folds), chance)  # which fold is served first where nothing else decides
     for c in sorted(set(stratum.values())):
-        members = [patient for patient in sorted(stratum) if stratum[patient] == c]
-        shuffled = [members[i] for i in chance.permutation(len(members))]
+        shuffled = _shuffled([patient for patient in sorted(stratum) if stratum[patient] == c], chance)
         for start in range(0, len(shuffled), folds):
             # A round: one patient to a fold, the one with most slides to the fold with fewest. Folds with fewer
             # patients come first, which matters in the last round of a class alone.
@@ -122,6 +124,12 @@ def _deal(
                 hands[fold].append(patient)
                 num_slides[fold] += len(slides_of[patient])
     return [sorted(hand) for hand in hands]
+
+
+def _shuffled(items: Sequence[T], chance: np.random.Generator) -> list[T]:
+    # Raw bits are the one part of numpy's chance that never changes between its versions; a permutation may.
+    keys = chance.bit_generator.random_raw(len(items)).tolist()
+    return [item for _, item in sorted(zip(keys, items), key=lambda pair: pair[0])]
 
 
 def _without_tune(

@@ -249,9 +249,8 @@ def _with_tune(split: Split, targets: Targets, settings: SplitSettings) -> Split
             tune = tuple(slide for slide in fold.train if split.patients[slide] in drawn)
             fold = replace(fold, train=tuple(s for s in fold.train if s not in set(tune)), tune=tune)
         folds.append(fold)
-    note = (
-        f"{split.source} has no tuning set in some folds: {settings.tune:g} of the training patients were drawn for it."
-    )
+    share = f"{100 * settings.tune:g} % of their training patients"
+    note = f"{split.source} has folds without a tuning set: {share} were drawn for it."
     made = replace(split, folds=tuple(folds), warnings=(*split.warnings, note))
     # A patient that the folds leak from train to test may now leak from tune to test.
     return replace(made, leaks=tuple(check_split(made)))

@@ -131,9 +131,8 @@ def _several_classes(
         named = some([repr(name) for name in classes])
         raise TableError(f"{source}: no value of column {column!r} is one of the classes {named}.", fix=fix)
     if len(counts) == 1 and expected is None:
-        raise TableError(
-            f"{source}: all {counts.iloc[0]} slides have {counts.index[0]!r} in column {column!r}.", fix=fix
-        )
+        only = f"all {counts.iloc[0]} slides with a value have {counts.index[0]!r}"
+        raise TableError(f"{source}: column {column!r} is constant: {only}.", fix=fix)
 
 
 def _one_outcome(rows: pd.DataFrame, column: str, source: str) -> None:
