@@ -1,0 +1,56 @@
+"""Aggregators and tasks by name, with options checked before anything is built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, get_args, get_type_hints
+
+from coverslip.base.errors import SettingsError
+from coverslip.base.registry import AGGREGATORS, TASKS, suggest
+from coverslip.mil.bags import Aggregator
+from coverslip.mil.tasks.contract import Task
+
+
+def build_aggregator(name: str, dim: int, num_outputs: int, options: Mapping[str, Any] | None = None) -> Aggregator:
+    """The method of that name for rows of width `dim`, as `build(dim, num_outputs, **options)`.
+
+    Raises:
+        SettingsError: no such method or option, or a value it does not take.
+    """
+    build = AGGREGATORS.load(name)
+    options = dict(options or {})
+    _check_options(name, build, options)
+    try:
+        made: Aggregator = build(dim, num_outputs, **options)
+    except (ValueError, RuntimeError) as error:
+        said = ", ".join(f"{key} = {value!r}" for key, value in options.items())
+        raise SettingsError(f"aggregator.options: {name} cannot be built with {said}: {error}.") from error
+    return made
+
+
+def build_task(kind: str, arguments: Mapping[str, Any]) -> Task:
+    """The task of that kind, as `build(**arguments)`.
+
+    Raises:
+        SettingsError: no such kind.
+    """
+    made: Task = TASKS.load(kind)(**arguments)
+    return made
+
+
+def _check_options(name: str, build: Any, options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(build).parameters.values()
+    accepted = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    hints = get_type_hints(build.__init__ if inspect.isclass(build) else build)
+    for key, value in options.items():
+        if key not in accepted:
+            raise SettingsError(f"aggregator.options: {name} has no option {key!r}.", fix=suggest(key, accepted))
+        kinds = get_args(hints.get(key)) or (hints.get(key, object),)
+        if float in kinds:
+            kinds = (*kinds, int)
+        # True is an int to Python, but not to anyone who writes hidden = true.
+        fits = isinstance(value, bool) if bool in kinds else isinstance(value, kinds) and not isinstance(value, bool)
+        if not fits:
+            names = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
+            raise SettingsError(f"aggregator.options.{key} = {value!r}: {name} takes {names}.")

@@ -1,0 +1,150 @@
+"""Training a slide-level model on one fold: bags in, a `SlideModel` out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from coverslip.base.fingerprint import digest
+from coverslip.base.progress import SILENT, Progress
+from coverslip.base.random import stream_seed
+from coverslip.base.study import AggregatorSettings, FitSettings
+from coverslip.mil.model import ModelCard, SlideModel
+from coverslip.mil.source import BagBatches, BagSource, LabelledBags
+from coverslip.mil.supervised import Supervised
+from coverslip.mil.tasks.contract import Task
+from coverslip.nn.segments import Segments, mean
+from coverslip.train import fit
+from coverslip.train.fit import make_fabric
+
+CHECKPOINT = "checkpoint.safetensors"
+
+# Tuning bags that are smaller than this altogether stay on the device between epochs.
+_RESIDENT_BYTES = 256 * 2**20
+
+
+def fit_bags(
+    train: BagSource,
+    tune: BagSource | None,
+    task: Task,
+    aggregator: AggregatorSettings | str = "abmil",
+    settings: FitSettings | None = None,
+    *,
+    column: str = "",
+    folder: Path | None = None,
+    progress: Progress = SILENT,
+    name: str = "fit",
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> SlideModel:
+    """A model trained on the bags of `train`, with the weights of the epoch that had the lowest loss on `tune`.
+
+    Standardisation and class weights come from `train` alone. The tuning loss is at patient level: a patient's bags are
+    averaged first, so one with many slides counts once. With `folder` the model is saved there, and a run that was
+    stopped goes on where it was.
+
+    Raises:
+        FeatureError: NaN or infinity in a slide, missing positions, or `tune` is of another encoder.
+        CoverslipError: the loss is not a finite number.
+        KeyboardInterrupt: Ctrl-C, after the checkpoint is written.
+    """
+    settings = settings or FitSettings()
+    if isinstance(aggregator, str):
+        aggregator = AggregatorSettings(name=aggregator)
+    assert train.target is not None
+    task.fit_target(train.target, list(train.patients))
+    model = _build(train, task, aggregator, settings, column)
+    for source in (train, tune):
+        if source is not None:
+            model.require_fit(source)
+    if settings.standardise:
+        model.standardise.set(*train.moments())
+    objective = model.aggregator.objective(model, model.task) or Supervised(model, model.task)
+    batches = BagBatches(train, size=settings.batch, seed=settings.seed, max_rows=settings.max_rows)
+    fabric = make_fabric(settings)
+    checkpoint = None if folder is None else Path(folder) / CHECKPOINT
+    result = fit(
+        objective,
+        batches,
+        settings,
+        evaluate=None if tune is None else PatientLoss(tune, task=model.task, device=fabric.device),
+        checkpoint_path=checkpoint,
+        key=_key(train, tune, model, settings),
+        on_epoch=on_epoch,
+        progress=progress,
+        name=name,
+        fabric=fabric,
+    )
+    trained = objective.network
+    assert isinstance(trained, SlideModel)
+    trained.card = replace(trained.card, training={**trained.card.training, **asdict(result)})
+    trained.requires_grad_(False).eval()
+    if folder is not None and fabric.is_global_zero:
+        trained.save(Path(folder))
+        assert checkpoint is not None
+        checkpoint.unlink(missing_ok=True)
+    return trained
+
+
+class PatientLoss:
+    """The task's loss on some bags, averaged first over a patient's bags, then over patients."""
+
+    def __init__(self, source: BagSource, *, task: Task, device: torch.device) -> None:
+        assert source.target is not None
+        self._source, self._task, self._device = source, task, device
+        self._target = source.target.to(device)
+        patients = {name: place for place, name in enumerate(dict.fromkeys(source.patients))}
+        places = torch.tensor([patients[name] for name in source.patients])
+        self._order = torch.argsort(places, stable=True).to(device)
+        self._segments = Segments.of_lengths(torch.bincount(places).tolist(), device)
+        width = sum(source.lengths) * source.dim * 4
+        self._resident = [self._batch(run) for run in source.chunks()] if width <= _RESIDENT_BYTES else None
+
+    def __call__(self, network: nn.Module) -> float:
+        """The loss of `network`, which is in eval mode already."""
+        batches = self._resident or (self._batch(run) for run in self._source.chunks())
+        logits = torch.cat([network(batch.bags).logits for batch in batches])
+        loss, weight = self._task.loss(logits, self._target)
+        weighted = mean((loss * weight)[self._order], self._segments)
+        weights = mean(weight[self._order], self._segments)
+        return float(weighted.sum() / weights.sum().clamp(min=1e-12))
+
+    def _batch(self, run: list[int]) -> LabelledBags:
+        assert self._source.target is not None
+        return LabelledBags(self._source.bags(run), self._source.target.take(torch.tensor(run))).to(self._device)
+
+
+def _build(
+    train: BagSource, task: Task, aggregator: AggregatorSettings, settings: FitSettings, column: str
+) -> SlideModel:
+    card = ModelCard(
+        method=aggregator.name,
+        options=dict(aggregator.options),
+        origin=train.origin,
+        task=task.kind,
+        task_arguments=task.card(),
+        bag=train.bag,
+        column=column,
+        training={
+            "settings": settings.model_dump(),
+            "patients": len(set(train.patients)),
+            "slides": sum(map(len, train.slides)),
+            "rows": sum(train.lengths),
+        },
+    )
+    # The weights depend on the seed alone, and the caller's random state is left as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(settings.seed, "weights"))
+        model = SlideModel(card)
+    model.task.load_state_dict(task.state_dict())
+    return model
+
+
+def _key(train: BagSource, tune: BagSource | None, model: SlideModel, settings: FitSettings) -> str:
+    """What a checkpoint has to agree on: the same data, method and settings."""
+    sources = [[s.slides, s.lengths, s.patients, s.target.y.tolist()] for s in (train, tune) if s and s.target]
+    standardised = [model.standardise.mean.tolist(), model.standardise.sd.tolist()]
+    return digest([sources, standardised, model.card.to_json(), settings.model_dump(), model.task.state_dict()])

@@ -1,0 +1,1 @@
+"""One task a file; a file with ENTRIES is found by being here."""

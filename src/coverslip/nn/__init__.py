@@ -1,0 +1,1 @@
+"""Floor 6: parts of networks that know no pathology."""
