@@ -1,0 +1,58 @@
+"""Finding slides: files and DICOM folders below the paths a user gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from coverslip.base.errors import SlideError
+
+# Named like slides. Whether one opens is the reader's business: a text file named .svs is found, and then refused.
+_VENDOR_SUFFIXES = (".svs", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi")
+_OPEN_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".dcm", ".png", ".jpg", ".jpeg", ".bmp", ".webp")
+SUFFIXES = frozenset(_VENDOR_SUFFIXES + _OPEN_SUFFIXES)
+_DICOM = ".dcm"
+
+
+def discover(paths: Iterable[Path | str]) -> list[Path]:
+    """Every slide below the paths, sorted and once each: files with a slide's suffix, and folders of DICOM files.
+
+    A file that is named directly is taken whatever its suffix. Hidden files and the data folders of MRXS and VMS
+    slides, which are parts of a slide, are left out.
+
+    Raises:
+        SlideError: a path does not exist.
+    """
+    found: set[Path] = set()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise SlideError(f"There is no file or folder {path}.", fix="Check the path.", code="unreadable")
+        found.update(_below(path) if path.is_dir() else [path])
+    return sorted(found)
+
+
+def slide_id(path: Path) -> str:
+    """The file's name without its last suffix, or the folder's name."""
+    return path.name if path.is_dir() else path.stem
+
+
+def _below(folder: Path) -> list[Path]:
+    entries = [e for e in sorted(folder.iterdir()) if not e.name.startswith(".")]
+    files = [e for e in entries if e.is_file()]
+    dicom = [f for f in files if f.suffix.lower() == _DICOM or _looks_like_dicom(f)]
+    found = [f for f in files if f.suffix.lower() in SUFFIXES and f not in dicom]
+    if dicom:
+        found.append(folder)
+    slide_stems = {f.stem for f in files if f.suffix.lower() in {".mrxs", ".vms", ".vmu"}}
+    for entry in entries:
+        if entry.is_dir() and entry.name not in slide_stems:
+            found += _below(entry)
+    return found
+
+
+def _looks_like_dicom(file: Path) -> bool:
+    """DICOM files often have no suffix at all."""
+    if file.suffix:
+        return False
+    with file.open("rb") as opened:
+        return opened.read(132)[128:] == b"DICM"

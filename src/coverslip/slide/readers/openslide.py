@@ -1,0 +1,118 @@
+"""Vendor formats through OpenSlide: MRXS, NDPI, SCN, BIF, VMS, SVSLIDE, CZI, Philips TIFF and whatever it learns.
+
+OpenSlide gives transparent pixels where it has none. In formats that leave out empty glass that is background, and it
+is put on the background colour; in plain and Aperio TIFF it is a lost tile, and reading fails: turned into RGB as it
+is, a lost tile would be black, and black passes for tissue.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import openslide
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from coverslip.base.errors import SlideError
+from coverslip.base.geometry import Box, Size
+from coverslip.slide.reader import Reader, SlideInfo
+
+ENTRIES = {
+    "openslide": {
+        "build": "OpenSlideReader",
+        "summary": "MRXS, NDPI, SCN, BIF, VMS, CZI, Philips and other vendor formats",
+        "origin": "https://openslide.org",
+        "licence": "LGPL-2.1 (library, unchanged)",
+        "needs": "",
+    }
+}
+
+# Every pixel of these has a stored tile: a transparent one is damage, not glass.
+_DENSE_VENDORS = frozenset({"generic-tiff", "aperio"})
+_CACHE_BYTES = 64 << 20
+
+
+class OpenSlideReader(Reader):
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = Lock()
+        self._handle = self._opened()
+        self.info = _info(self._handle)
+        self._background = _background(self.info.properties.get("openslide.background-color"))
+        self._scales = self._handle.level_downsamples
+
+    @classmethod
+    def sees(cls, path: Path) -> bool:
+        # DICOM has a reader of its own that gets the colours right.
+        return path.is_file() and openslide.OpenSlide.detect_format(str(path)) not in {None, "dicom"}
+
+    def read_level(self, level: int, box: Box) -> UInt8[ndarray, "h w 3"]:
+        scale = self._scales[level]
+        corner = (round(box.x * scale), round(box.y * scale))
+        handle = self._handle
+        try:
+            rgba = np.asarray(handle.read_region(corner, level, (box.width, box.height)))
+        except openslide.OpenSlideError:
+            self._replace(handle)
+            raise
+        return self._on_background(rgba, box)
+
+    def _replace(self, dead: openslide.OpenSlide) -> None:
+        # After one bad tile OpenSlide refuses every later read of the handle; the other tiles deserve a new one.
+        # The old one is not closed here: another thread may be inside it. It closes when the last reference goes.
+        with self._lock:
+            if self._handle is dead:
+                self._handle = self._opened()
+
+    def _opened(self) -> openslide.OpenSlide:
+        handle = openslide.OpenSlide(str(self._path))
+        handle.set_cache(openslide.OpenSlideCache(_CACHE_BYTES))
+        return handle
+
+    def _on_background(self, rgba: UInt8[ndarray, "h w 4"], box: Box) -> UInt8[ndarray, "h w 3"]:
+        alpha = rgba[..., 3]
+        if alpha.min() == 255:
+            return np.ascontiguousarray(rgba[..., :3])
+        if self.info.vendor in _DENSE_VENDORS:
+            raise SlideError(f"{int((alpha < 255).sum())} pixels of {box} are missing.", code="decode_failed")
+        share = alpha[..., None].astype(np.float32) / 255
+        return np.rint(rgba[..., :3] * share + self._background * (1 - share)).astype(np.uint8)
+
+    def associated_image(self, name: str) -> UInt8[ndarray, "h w 3"]:
+        rgba = np.asarray(self._handle.associated_images[name])
+        share = rgba[..., 3:].astype(np.float32) / 255
+        return np.rint(rgba[..., :3] * share + 255 * (1 - share)).astype(np.uint8)
+
+    def close(self) -> None:
+        self._handle.close()
+
+
+def _info(handle: openslide.OpenSlide) -> SlideInfo:
+    properties = dict(handle.properties)
+    mpp = (_number(properties.get("openslide.mpp-x")), _number(properties.get("openslide.mpp-y")))
+    vendor = properties.get("openslide.vendor", "unknown")
+    profile = handle.color_profile
+    return SlideInfo(
+        levels=tuple(Size(*size) for size in handle.level_dimensions),
+        vendor=vendor,
+        mpp=None if mpp[0] is None or mpp[1] is None else (mpp[0], mpp[1]),
+        mpp_source="the resolution tag" if vendor == "generic-tiff" else "the file's metadata",
+        objective=_number(properties.get("openslide.objective-power")),
+        properties=properties,
+        associated=tuple(sorted(handle.associated_images)),
+        icc=profile.tobytes() if profile is not None else None,
+    )
+
+
+def _background(text: str | None) -> ndarray:
+    colour = bytes.fromhex(text) if text and len(text) == 6 else b"\xff\xff\xff"
+    return np.frombuffer(colour, dtype=np.uint8).astype(np.float32)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
