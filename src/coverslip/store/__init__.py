@@ -7,7 +7,7 @@ from coverslip.store.feature_store import FeatureStore, check_one_kind
 from coverslip.store.features import Features, Reader, Skipped, check_rows, read_features
 from coverslip.store.identity import FORMAT, EncoderIdentity, FeatureIdentity, coords_digest
 from coverslip.store.run import Run, RunFolder, save_settings
-from coverslip.store.tables import OutcomeLog, read_outcomes, read_predictions, write_table
+from coverslip.store.tables import OutcomeLog, Status, read_outcomes, read_predictions, write_table
 from coverslip.store.writer import FeatureWriter
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Run",
     "RunFolder",
     "Skipped",
+    "Status",
     "check_one_kind",
     "check_rows",
     "convert_store",

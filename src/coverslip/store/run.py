@@ -42,6 +42,10 @@ class RunFolder:
         return self.folder / "settings.toml"
 
     @property
+    def cohort(self) -> Path:
+        return self.folder / "cohort.json"
+
+    @property
     def split(self) -> Path:
         return self.folder / "split.json"
 
