@@ -80,19 +80,19 @@ def test_content_digests_ignore_the_order_of_rows_and_nothing_else() -> None:
 
 
 def test_pairs_are_read_from_a_check_report() -> None:
-    def slide(name: str, digest: str | None, *reasons: tuple[str, str]) -> dict[str, object]:
-        told = [{"code": code, "message": message, "fix": ""} for code, message in reasons]
-        return {"slide": name, "digest": digest, "reasons": told}
-
     check = {
         "format": "coverslip.check/1",
-        "slides": [
-            slide("a", "1"),
-            slide("b", "1", ("duplicate_of", "The same bytes as a.")),
-            slide("my slide", "2", ("near_duplicate_of", "Looks like 'c d', turned by 90 degrees.")),
-            slide("c d", "3", ("mpp_missing", "no mpp, unlike a")),
-            slide("e", None, ("near_duplicate_of", "Looks like zzz.")),
-            slide("f", None),
+        "slides": [],
+        "duplicates": [
+            {"slides": ["s3", "s0"], "kind": "exact"},
+            {"slides": ["s3", "s0"], "kind": "near"},
+            {"slides": ["s2", "s4"], "kind": "near"},
         ],
     }
-    assert duplicate_pairs(check) == ((("a", "b"),), (("c d", "my slide"),))
+    exact, near = duplicate_pairs(check)
+    assert (exact, near) == ((("s0", "s3"),), (("s2", "s4"),))
+    assert [finding.code for finding in audit_split(CLEAN, exact=exact, near=near)] == [
+        "content_leak",
+        "near_duplicate_leak",
+    ]
+    assert duplicate_pairs({"slides": []}) == ((), ())

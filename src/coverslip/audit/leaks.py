@@ -7,7 +7,7 @@ Patients and slides are found by name. Content is found by what the caller knows
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -40,15 +40,17 @@ def audit_split(
     split: Split,
     *,
     contents: Mapping[str, str] | None = None,
+    exact: Iterable[tuple[str, str]] = (),
     near: Iterable[tuple[str, str]] = (),
 ) -> tuple[AuditFinding, ...]:
     """What leaks between training, tuning and test sets; nothing where the folds are clean.
 
-    `contents` is a digest of each slide's image or features: slides of equal digests are the same. `near` are pairs of
-    slides that look alike. Slides that are in no fold are passed over.
+    `contents` is a digest of each slide's image or features: slides of equal digests are the same. `exact` and `near`
+    are pairs of slides that are the same and that look alike, as `duplicate_pairs` reads them from a check report.
+    Slides that are in no fold are passed over.
     """
     leaks = check_split(split)
-    same = _pairs_of_equal(contents or {})
+    same = _pairs_of_equal(contents or {}) | {frozenset(pair) for pair in exact}
     alike = {frozenset(pair) for pair in near if pair[0] != pair[1]} - same
     findings = (
         _named("patient_leak", "Patients on both sides of a fold", _MOVE, leaks, "patient"),
@@ -103,26 +105,11 @@ def content_digests(arrays: Mapping[str, ndarray]) -> dict[str, str]:
 
 
 def duplicate_pairs(check: Mapping[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
-    """The pairs of slides that a check report (coverslip.check/1) calls the same, and those it calls alike.
-
-    A finding says in its message which slides it means; every slide of the report whose name stands there in quotes, or
-    as a word, makes a pair. Equal digests count as the same without a finding.
-    """
-    slides = [entry["slide"] for entry in check["slides"]]
-    by_digest = {entry["slide"]: entry["digest"] for entry in check["slides"] if entry.get("digest")}
-    same = _pairs_of_equal(by_digest)
-    alike: set[frozenset[str]] = set()
-    for entry in check["slides"]:
-        for reason in entry.get("reasons", ()):
-            if reason["code"] in {"duplicate_of", "near_duplicate_of"}:
-                pairs = {frozenset((entry["slide"], o)) for o in _mentioned(reason["message"], slides, entry["slide"])}
-                same, alike = (same | pairs, alike) if reason["code"] == "duplicate_of" else (same, alike | pairs)
-    return _as_tuples(same), _as_tuples(alike - same)
-
-
-def _mentioned(message: str, slides: Collection[str], own: str) -> list[str]:
-    words = {word.strip(".,;:()'\"") for word in message.split()}
-    return [name for name in slides if name != own and (name in words or f"'{name}'" in message)]
+    """The pairs of slides that a check report (coverslip.check/1) calls the same, and those it calls alike."""
+    pairs: dict[str, set[frozenset[str]]] = {"exact": set(), "near": set()}
+    for found in check.get("duplicates", ()):
+        pairs[found["kind"]].add(frozenset(found["slides"]))
+    return _as_tuples(pairs["exact"]), _as_tuples(pairs["near"] - pairs["exact"])
 
 
 def _holders(contents: Mapping[str, str]) -> dict[str, list[str]]:

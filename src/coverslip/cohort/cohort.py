@@ -20,6 +20,9 @@ from coverslip.cohort.expression import keep_rows
 from coverslip.cohort.labels import label_text
 from coverslip.cohort.table import NUMBER, read_table, require_column, some
 
+# File systems take 255 bytes; suffixes and temporary names need the rest.
+_LONGEST_NAME = 200
+
 
 @dataclass(frozen=True)
 class Exclusion:
@@ -109,14 +112,16 @@ def _with_slides(frame: pd.DataFrame, source: str, root: Path, warnings: list[st
         warnings.append(f"{source} has no column 'slide': slides are named by their files.")
     _filled(frame, "slide", source, "Name every slide.")
     for row, slide in frame["slide"].items():
-        safe_name(slide, what=f"{source}, row {row}, column 'slide'")
+        what = f"{source}, row {row}, column 'slide'"
+        if len(safe_name(slide, what=what).encode()) > _LONGEST_NAME:
+            raise TableError(f"{what}: {slide[:40]!r}... is longer than {_LONGEST_NAME} bytes.", fix="Shorten it.")
     return frame
 
 
 def _slide_of(path: str, root: Path) -> str:
     # A folder is one DICOM series; a point in its name is no suffix.
     pure = PurePosixPath(path)
-    return pure.name if (root / path).is_dir() else pure.stem
+    return pure.name if os.path.isdir(root / path) else pure.stem  # noqa: PTH112 (False for names no system takes)
 
 
 def _filled(frame: pd.DataFrame, column: str, source: str, fix: str) -> None:
@@ -215,6 +220,8 @@ def _with_paths(frame: pd.DataFrame, source: str, root: Path, *, need_paths: boo
             paths.append(None)
             continue
         what = f"{source}, row {row}, column 'path'"
+        if any(ord(character) < 32 for character in text):
+            raise TableError(f"{what}: {text!r} holds a control character.", fix="Write the path on one line.")
         if "\\" in text and os.sep == "/":
             raise TableError(f"{what}: {text!r} has backslashes.", fix="Write paths with '/': slides/a.svs.")
         path = str(confined(root, text, what=what))
