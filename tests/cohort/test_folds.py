@@ -23,13 +23,13 @@ def _targets(patients: list[tuple[int, int]], level: str = "patient") -> Targets
         for k in range(slides)
     ]
     frame = pd.DataFrame(rows).sort_values("slide", ignore_index=True)
-    return Targets("classification", "y", tuple("ABC"), level, frame)
+    return Targets("classification", "y", tuple("ABC")[: 1 + max(y for y, _ in patients)], level, frame)
 
 
 @st.composite
 def _cohorts(draw: st.DrawFn) -> tuple[Targets, SplitSettings]:
     folds = draw(st.integers(2, 6))
-    classes = draw(st.integers(1, 3))
+    classes = draw(st.integers(2, 3))
     counts = [draw(st.integers(folds, folds * 4)) for _ in range(classes)]
     patients = [(c, draw(st.integers(1, 4))) for c, n in enumerate(counts) for _ in range(n)]
     chosen = SplitSettings(
@@ -118,7 +118,7 @@ def test_seeds_and_repeats_draw_anew() -> None:
 
 
 def test_patients_of_many_slides_are_spread() -> None:
-    targets = _targets([(0, 9)] * 4 + [(0, 1)] * 16)
+    targets = _targets([(0, 9)] * 4 + [(0, 1)] * 8 + [(1, 1)] * 8)
     sizes = []
     for seed in range(30):
         sizes += [len(fold.test) for fold in make_split(targets, SplitSettings(folds=4, seed=seed)).folds]

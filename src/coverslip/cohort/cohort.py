@@ -127,7 +127,7 @@ def _slide_of(path: str, root: Path) -> str:
 def _filled(frame: pd.DataFrame, column: str, source: str, fix: str) -> None:
     empty = frame.index[frame[column].isna()].tolist()
     if empty:
-        raise TableError(f"{source}, {_rows(empty)}: column {column!r} is empty.", fix=fix)
+        raise TableError(f"{source}, {_rows(empty)}: column {column!r} is empty (NA and NaN count as empty).", fix=fix)
 
 
 def _rows(rows: Sequence[int]) -> str:

@@ -46,6 +46,7 @@ def make_split(targets: Targets, settings: SplitSettings) -> Split:
             train = sorted(set(rest) - set(tune))
             folds.append(Fold(index, repeat, *(_all_slides(slides_of, names) for names in (train, tune, test))))
             warnings += _without_tune(targets, stratum, train, tune, folds[-1])
+    warnings += check_classes(folds, targets, source="these folds")
     source = f"{settings.folds} folds by patient, seed {settings.seed}"
     if settings.repeats > 1:
         source = f"{settings.repeats} x {source}"
@@ -69,6 +70,30 @@ def draw_tune(stratum: Mapping[str, int], fraction: float, chance: np.random.Gen
         wanted = min(max(counts[c], 1), len(members) - 1)
         drawn += _shuffled(members, chance)[:wanted]
     return sorted(drawn)
+
+
+def check_classes(folds: Sequence[Fold], targets: Targets, *, source: str) -> list[str]:
+    """Warnings about folds whose test set lacks a class, so that some numbers cannot be computed there.
+
+    Raises:
+        SplitError: a fold trains on one class alone, from which nothing can be learnt.
+    """
+    y_of = targets.y_of
+    warnings = []
+    for fold in folds:
+        trained = {y_of[slide] for slide in fold.train}
+        if len(trained) < 2:
+            only = ", ".join(repr(targets.classes[c]) for c in trained)
+            raise SplitError(
+                f"{source}, {fold.name}: the training set holds class {only} alone.",
+                fix="Every fold needs training slides of at least two classes.",
+                code="one_class",
+            )
+        tested = {y_of[slide] for slide in fold.test}
+        lacking = ", ".join(repr(name) for c, name in enumerate(targets.classes) if c not in tested)
+        if lacking:
+            warnings.append(f"{fold.name}: the test set has no slide of class {lacking}.")
+    return warnings
 
 
 def patient_strata(targets: Targets) -> dict[str, int]:

@@ -12,7 +12,7 @@ from coverslip.base.random import stream
 from coverslip.base.study import SplitSettings
 from coverslip.cohort.cells import Cells, read_cells
 from coverslip.cohort.cohort import Cohort
-from coverslip.cohort.folds import draw_tune, make_split, patient_strata
+from coverslip.cohort.folds import check_classes, draw_tune, make_split, patient_strata
 from coverslip.cohort.labels import natural_key
 from coverslip.cohort.split import SETS, Fold, Split, check_split, leak_error
 from coverslip.cohort.table import MISSING, nearest, some
@@ -176,11 +176,12 @@ def _resolved(
                 )
         folds.append(Fold(index, repeat, sets["train"], sets["tune"], sets["test"]))
     patients = {slide: patient for slide, patient in targets.patient_of.items() if slide in tally.used}
-    split = Split(tuple(folds), patients, source, warnings=(*already, *_warnings(tally, listed, targets, folds)))
+    split = Split(tuple(folds), patients, source)
     leaks = check_split(split)
     if leaks and not allow_leaks:
         raise leak_error(leaks, source)
-    return replace(split, leaks=tuple(leaks))
+    said = (*already, *_warnings(tally, listed, targets, folds), *check_classes(folds, targets, source=source))
+    return replace(split, leaks=tuple(leaks), warnings=tuple(dict.fromkeys(said)))
 
 
 def _slides_of_names(listed: Sequence[Names], targets: Targets, source: str) -> Mapping[str, Sequence[str]]:
@@ -245,12 +246,14 @@ def _with_tune(split: Split, targets: Targets, settings: SplitSettings) -> Split
     for fold in split.folds:
         if not fold.tune:
             chance = stream(settings.seed, "split", fold.repeat, "tune", fold.index)
-            drawn = set(draw_tune({p: strata[p] for p in split.patients_of(fold.train)}, settings.tune, chance))
+            # Where a leak was allowed, the patients who are tested too are not made to stop the training as well.
+            trained = set(split.patients_of(fold.train)) - set(split.patients_of(fold.test))
+            drawn = set(draw_tune({p: strata[p] for p in trained}, settings.tune, chance))
             tune = tuple(slide for slide in fold.train if split.patients[slide] in drawn)
             fold = replace(fold, train=tuple(s for s in fold.train if s not in set(tune)), tune=tune)
         folds.append(fold)
+    if folds == list(split.folds):
+        return split
     share = f"{100 * settings.tune:g} % of their training patients"
     note = f"{split.source} has folds without a tuning set: {share} were drawn for it."
-    made = replace(split, folds=tuple(folds), warnings=(*split.warnings, note))
-    # A patient that the folds leak from train to test may now leak from tune to test.
-    return replace(made, leaks=tuple(check_split(made)))
+    return replace(split, folds=tuple(folds), warnings=(*split.warnings, note))
