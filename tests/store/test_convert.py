@@ -113,5 +113,5 @@ def test_the_same_folder_and_unknown_layouts_are_refused(tmp_path, written) -> N
     store = FeatureStore(tmp_path)
     with pytest.raises(FeatureError, match="read and written at once"):
         convert_store(store, tmp_path / "." / "")
-    with pytest.raises(FeatureError, match="no layout 'zarr'.*Accepted: coverslip, trident, clam, stamp, npz"):
+    with pytest.raises(FeatureError, match=r"no layout 'zarr'.*Accepted: coverslip, trident, clam, stamp, npz"):
         convert_store(store, tmp_path / "out", layout="zarr")

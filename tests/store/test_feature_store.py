@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,7 +158,7 @@ def test_what_killed_runs_left_is_tidied_and_unfinished_work_is_kept(tmp_path, w
     (tmp_path / ".a.rows").write_bytes(left)  # as if killed between the rename and the removal
     FeatureStore(tmp_path).tidy()
     assert path.exists()
-    assert sorted(name for name in os.listdir(tmp_path) if name.startswith(".")) == [".b.rows", ".c.rows"]
+    assert sorted(path.name for path in tmp_path.glob(".*")) == [".b.rows", ".c.rows"]
 
 
 def test_a_converted_file_never_counts_as_embedded(tmp_path, plan) -> None:

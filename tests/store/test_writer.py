@@ -21,22 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coverslip.base.errors import FeatureError, StoreError
+from coverslip.base.geometry import TileSpec
 from coverslip.store import FeatureStore, FeatureWriter, read_features, sidecar, writer
-
-# A process that embeds batch by batch and is killed by the test at a moment of its choice.
-_EMBED = """
-import runpy, sys, time
-import numpy as np
-from coverslip.store import FeatureWriter
-plan = runpy.run_path(sys.argv[2])["make_plan"](400, 32)
-with FeatureWriter(sys.argv[1], "a", plan.identity, plan.coords) as writer:
-    order = np.random.default_rng(int(sys.argv[3])).permutation(writer.missing())
-    print("ready", flush=True)
-    for start in range(0, len(order), 8):
-        index = order[start : start + 8]
-        writer.put(index, plan.rows[index])
-        time.sleep(0.002)
-"""
 
 
 def test_what_is_written_is_read_back_with_its_identity(plan, written) -> None:
@@ -128,21 +114,30 @@ def test_a_cut_off_sidecar_starts_anew(tmp_path, plan) -> None:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("seed", range(4))
+def _embed_slowly(folder: Path, plan, seed: int, ready) -> None:
+    with FeatureWriter(folder, "a", plan.identity, plan.coords) as out:
+        order = np.random.default_rng(seed).permutation(out.missing())
+        ready.set()
+        for start in range(0, len(order), 8):
+            index = order[start : start + 8]
+            out.put(index, plan.rows[index])
+            time.sleep(0.002)
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_a_kill_at_any_moment_loses_only_the_batch_in_flight(tmp_path, plans, seed) -> None:
     plan = plans(400, 32)
+    context = multiprocessing.get_context("fork")
     wait = random.Random(seed)
     done = 0
-    for attempt in range(3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _EMBED, str(tmp_path), str(Path(__file__).with_name("conftest.py")), str(attempt)],
-            stdout=subprocess.PIPE,
-        )
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    for attempt in range(4):
+        ready = context.Event()
+        process = context.Process(target=_embed_slowly, args=(tmp_path, plan, attempt, ready))
+        process.start()
+        assert ready.wait(timeout=60)
         time.sleep(wait.uniform(0, 0.06))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        process.kill()
+        process.join()
         if (tmp_path / "a.h5").exists():
             break
         with pytest.raises(KeyboardInterrupt), FeatureWriter(tmp_path, "a", plan.identity, plan.coords) as out:
@@ -155,6 +150,31 @@ def test_a_kill_at_any_moment_loses_only_the_batch_in_flight(tmp_path, plans, se
             raise KeyboardInterrupt
     with FeatureWriter(tmp_path, "a", plan.identity, plan.coords) as out:
         out.put(out.missing(), plan.rows[out.missing()])
+    np.testing.assert_array_equal(read_features(tmp_path / "a.h5").x, plan.rows.astype(np.float16))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+def _die_while_the_file_is_written(folder: Path, plan) -> None:
+    out = FeatureWriter(folder, "a", plan.identity, plan.coords)
+    out.put(np.arange(50), plan.rows)
+
+    def blocks(done):
+        yield out._sidecar.rows()[done[:20]]
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    out._blocks = blocks
+    out.close()
+
+
+def test_a_kill_while_the_file_is_written_loses_nothing(tmp_path, plan) -> None:
+    process = multiprocessing.get_context("fork").Process(target=_die_while_the_file_is_written, args=(tmp_path, plan))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "a.h5").exists()
+    assert FeatureStore(tmp_path).names() == []
+    with FeatureWriter(tmp_path, "a", plan.identity, plan.coords) as out:
+        assert len(out.missing()) == 0
     np.testing.assert_array_equal(read_features(tmp_path / "a.h5").x, plan.rows.astype(np.float16))
     assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
 
@@ -388,6 +408,16 @@ def test_the_licence_changes_no_fingerprint_and_the_revision_does(plan) -> None:
     assert other_words.fingerprint == identity.fingerprint
     assert other_weights.fingerprint != identity.fingerprint
     assert other_weights.kind != identity.kind
+
+
+def test_whole_and_narrow_numbers_give_one_fingerprint(tmp_path, plan) -> None:
+    loose = replace(plan.identity, mpp=np.float32(0.25), span=448, spec=TileSpec(224, 1))
+    strict = replace(plan.identity, spec=TileSpec(224, 1.0))
+    assert loose.fingerprint == strict.fingerprint
+    assert loose.kind == strict.kind
+    with FeatureWriter(tmp_path, "a", loose, plan.coords) as out:
+        out.put(np.arange(50), plan.rows)
+    assert read_features(tmp_path / "a.h5").identity == strict
 
 
 def test_blocks_larger_than_one_are_joined(tmp_path, plans, monkeypatch: pytest.MonkeyPatch) -> None:

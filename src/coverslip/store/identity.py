@@ -71,12 +71,13 @@ class FeatureIdentity:
         """Equal for equal inputs, settings and code format; what reuse asks for."""
         parts = asdict(self)
         del parts["encoder"]["licence"]
-        return digest({**parts, "format": FORMAT})
+        parts["spec"] |= {key: float(parts["spec"][key]) for key in ("mpp", "min_tissue")}  # 1 and 1.0 are one scale
+        return digest({**parts, "mpp": float(self.mpp), "span": float(self.span), "format": FORMAT})
 
     @property
     def kind(self) -> str:
         """Equal for files that may stand side by side in one model: same encoder, tile size, scale and normaliser."""
-        return digest([self.encoder.digest, self.spec.size_px, self.spec.mpp, self.normaliser])
+        return digest([self.encoder.digest, self.spec.size_px, float(self.spec.mpp), self.normaliser])
 
     def __str__(self) -> str:
         stain = f", {self.normaliser} normalised" if self.normaliser else ""
@@ -89,8 +90,8 @@ class FeatureIdentity:
         return {
             "encoder": self.encoder.name,
             **encoder,
-            "mpp": self.mpp,
-            "span": self.span,
+            "mpp": float(self.mpp),
+            "span": float(self.span),
             "tile_px": self.spec.size_px,
             "tile_mpp": self.spec.mpp,
             "tile_stride_px": self.spec.stride_px,

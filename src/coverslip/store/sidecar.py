@@ -172,6 +172,25 @@ def _read_header(file: int) -> dict[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
+def unfinished(folder: Path) -> dict[str, bool]:
+    """The slides of a store that are begun and not finished; True for those that a process works on at this moment."""
+    found = {}
+    for path in sorted(Path(folder).glob(".*.rows")):
+        with path.open("rb") as file:
+            found[path.name[1 : -len(".rows")]] = not _lockable(file.fileno())
+    return found
+
+
+def _lockable(file: int) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _open_locked(path: Path, slide: str, *, flags: int = os.O_RDWR | os.O_CREAT) -> int:
     if fcntl is None:
         raise StoreError(
