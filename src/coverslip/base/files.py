@@ -86,6 +86,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file that Coverslip wrote; empty where it is damaged, so that it counts as not there."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def finite(value: Any) -> Any:
     """The same value with every NaN or infinity replaced by None and tuples by lists, as JSON wants it."""
     if isinstance(value, dict):

@@ -29,11 +29,14 @@ class _SilentStep:
         pass
 
 
+SILENT_STEP: Step = _SilentStep()
+
+
 class Silent:
     """Progress that says nothing: the default in the library and in tests."""
 
     def stage(self, name: str, total: int, *, unit: str) -> AbstractContextManager[Step]:
-        return nullcontext(_SilentStep())
+        return nullcontext(SILENT_STEP)
 
     def say(self, message: str) -> None:
         pass

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from coverslip.base.progress import Step
+from coverslip.base.progress import SILENT_STEP, Step
 
 
 class _BarStep:
@@ -57,11 +57,17 @@ class ConsoleProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars: Progress | None = None
+        self._depth = 0
 
     @contextmanager
     def stage(self, name: str, total: int, *, unit: str) -> Iterator[Step]:
         if not self._console.is_terminal:
-            yield _LineStep(self._console, name, total, unit)
+            # One line a slide: what runs inside a stage (tiles, epochs) would bury them.
+            self._depth += 1
+            try:
+                yield _LineStep(self._console, name, total, unit) if self._depth == 1 else SILENT_STEP
+            finally:
+                self._depth -= 1
             return
         outermost = self._bars is None
         if outermost:

@@ -1,0 +1,207 @@
+"""`coverslip embed`: tissue, tiles and features of every slide. One bad slide is named and left out."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from coverslip.base.errors import FeatureError, SettingsError, SlideError, StoreError
+from coverslip.base.progress import SILENT, Progress
+from coverslip.base.study import Study
+from coverslip.encoders import Encoder, embed, encoder, encoder_info, identity
+from coverslip.encoders.device import choose_device, choose_precision
+from coverslip.nn.pt_files import read_pt
+from coverslip.recipes.job import LOG, Job, Tally, logged, open_job
+from coverslip.recipes.slides import opened, save_overlay, tiles_of, tissue_of
+from coverslip.store import FeatureStore, Status
+
+_WAIT_S = 2.0
+_SAMPLE_TILES = 64
+
+
+def feature_store(study: Study) -> FeatureStore:
+    """The study's feature files, of ours or of other tools."""
+    return FeatureStore(Path(study.features.store), readers={".pt": read_pt, ".pth": read_pt})
+
+
+def embed_study(study: Study, *, shard: str = "1/1", progress: Progress = SILENT) -> Tally:
+    """Makes the feature files of the study's slides (of every n-th slide with shard "i/n").
+
+    Raises:
+        SettingsError, TableError, EncoderError: what the user gave cannot work; nothing was begun.
+        StoreError: the store cannot be written; what is finished stays.
+    """
+    part, parts = parse_shard(shard)
+    job = open_job(study, need_paths=True, store=feature_store(study), progress=progress)
+    with logged(job.run, f"embed {shard}"):
+        slides = list(job.cohort.slides)[part - 1 :: parts]
+        return Tally(job.run.folder, failed=embed_slides(job, slides))
+
+
+def embed_slides(job: Job, slides: list[str]) -> dict[str, str]:
+    """Makes the feature files of these slides; the slides that failed with the reasons.
+
+    A slide that another process is writing is left for the end and waited for.
+    """
+    rows = {row["slide"]: row for row in job.rows}
+    model = _Model(job.study)
+    failed: dict[str, str] = {}
+    waiting = list(slides)
+    with job.progress.stage("embed", len(slides), unit="slide") as step:
+        while waiting:
+            locked: list[str] = []
+            for slide in waiting:
+                try:
+                    _embed_one(job, rows[slide], model, failed)
+                except StoreError as error:
+                    if error.code != "locked":
+                        raise
+                    locked.append(slide)
+                    continue
+                step.advance(note=slide)
+            if locked == waiting:
+                # Only slides of another process are left; it finishes them or dies and frees them.
+                LOG.info("waiting for another process: %s", ", ".join(locked))
+                time.sleep(_WAIT_S)
+            waiting = locked
+    return failed
+
+
+def _embed_one(job: Job, row: Mapping[str, Any], model: _Model, failed: dict[str, str]) -> None:
+    slide_id = str(row["slide"])
+    start = time.monotonic()
+    try:
+        status, note = _features_of(job, row, model)
+    except (SlideError, FeatureError) as error:
+        reason = str(error).removeprefix(f"{slide_id}: ")
+        job.outcomes.record(slide_id, "embed", "failed", reason, time.monotonic() - start)
+        LOG.warning("%s failed: %s", slide_id, reason)
+        failed[slide_id] = reason
+        return
+    job.outcomes.record(slide_id, "embed", status, note, time.monotonic() - start)
+    LOG.info("%s %s %s", slide_id, status, note)
+
+
+def _features_of(job: Job, row: Mapping[str, Any], model: _Model) -> tuple[Status, str]:
+    settings = job.study.encoder
+    with opened(row, job.study) as slide:
+        mask = tissue_of(slide, job.study)
+        save_overlay(slide, mask, job.run.tissue_overlay(slide.id))
+        tiles = tiles_of(slide, mask, job.study)
+        if job.store.has(slide.id, identity(slide, tiles, model.info, model.precision).fingerprint):
+            return "reused", f"{len(tiles)} tiles"
+        embed(
+            slide,
+            tiles,
+            model.encoder,
+            store=job.store,
+            batch=settings.batch,
+            threads=settings.threads,
+            precision=settings.precision,
+            progress=job.progress,
+        )
+        return "done", f"{len(tiles)} tiles, {mask.area_mm2:.1f} mm² of tissue"
+
+
+class _Model:
+    """The study's encoder: what it is at once, the network when the first slide needs it."""
+
+    def __init__(self, study: Study) -> None:
+        self._settings = study.encoder
+        self.info = encoder_info(study.encoder.name, study.encoder.weights)
+        self.device = choose_device(study.encoder.device, self.info)
+        self.precision = choose_precision(study.encoder.precision, self.device, self.info)
+        self._encoder: Encoder | None = None
+
+    @property
+    def encoder(self) -> Encoder:
+        if self._encoder is None:
+            self._encoder = encoder(self._settings.name, weights=self._settings.weights, device=self.device)
+        return self._encoder
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """ "2/16" as (2, 16).
+
+    Raises:
+        SettingsError: not of the form i/n with 1 <= i <= n.
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise SettingsError(f"--shard {text!r} is not i/n with i from 1 to n.", fix="Example: --shard 3/16")
+    return int(match[1]), int(match[2])
+
+
+@dataclass
+class Estimate:
+    """What embedding would take. Rates are measured on one batch here; nothing was written to the store."""
+
+    slides: int
+    done: int
+    tiles: int
+    tiles_to_do: int
+    tiles_per_s: float
+    dim: int
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        hours = self.tiles_to_do / self.tiles_per_s / 3600 if self.tiles_to_do else 0.0
+        gigabytes = self.tiles * self.dim * 2 / 1e9
+        return (
+            f"{self.slides} slides, {self.done} embedded already, {len(self.failed)} failed\n"
+            f"{self.tiles:,} tiles, {self.tiles_to_do:,} to do, {self.tiles_per_s:,.0f} a second (one batch, timed)\n"
+            f"{hours:.2f} hours on this machine\n"
+            f"{gigabytes:.3f} GB of features ({self.dim} numbers a tile, float16)"
+        )
+
+
+def estimate(study: Study, *, shard: str = "1/1", progress: Progress = SILENT) -> Estimate:
+    """Plans every slide and times one batch of tiles; writes no features.
+
+    Raises:
+        SettingsError, TableError, EncoderError: what the user gave cannot work.
+    """
+    part, parts = parse_shard(shard)
+    store = feature_store(study)
+    job = open_job(study, need_paths=True, store=store, progress=progress)
+    rows = job.rows[part - 1 :: parts]
+    model = _Model(study)
+    result = Estimate(len(rows), 0, 0, 0, 1.0, model.info.dim)
+    rate: float | None = None
+    with progress.stage("plan", len(rows), unit="slide") as step:
+        for row in rows:
+            try:
+                with opened(row, study) as slide:
+                    tiles = tiles_of(slide, tissue_of(slide, study), study)
+                    result.tiles += len(tiles)
+                    if store.has(slide.id, identity(slide, tiles, model.info, model.precision).fingerprint):
+                        result.done += 1
+                    else:
+                        result.tiles_to_do += len(tiles)
+                        rate = rate or _rate(slide, tiles, model)
+            except (SlideError, FeatureError) as error:
+                result.failed[row["slide"]] = str(error).removeprefix(f"{row['slide']}: ")
+            step.advance(note=row["slide"])
+    result.tiles_per_s = rate or 1.0
+    return result
+
+
+def _rate(slide: Any, tiles: Any, model: _Model) -> float:
+    """Tiles a second, reading and encoding, after a first batch that warms everything up."""
+    numbers = np.linspace(0, len(tiles) - 1, min(_SAMPLE_TILES, len(tiles))).round().astype(int)
+    sample = type(tiles)(tiles.slide, tiles.spec, tiles.mpp, tiles.span, tiles.xy[numbers], tiles.tissue[numbers])
+    seconds = 0.0
+    for _ in range(2):
+        start = time.monotonic()
+        embed(slide, sample, model.encoder, precision=model.precision)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds = time.monotonic() - start
+    return len(sample) / max(seconds, 1e-6)

@@ -1,0 +1,173 @@
+"""`coverslip predict`: a finished run on new slides or features. Nothing is trained; the folds' models are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from coverslip.audit import audit_cohorts
+from coverslip.base.errors import FeatureError, SettingsError, TableError
+from coverslip.base.files import write_json
+from coverslip.base.progress import SILENT, Progress
+from coverslip.base.study import CohortSettings, Study
+from coverslip.cohort import Cohort, Targets, load_cohort, make_targets
+from coverslip.eval import evaluate
+from coverslip.mil import BagSource, SlideModel
+from coverslip.recipes.embed import embed_slides, feature_store
+from coverslip.recipes.job import LOG, Job, logged
+from coverslip.store import Features, OutcomeLog, Run, RunFolder, write_table
+
+
+@dataclass
+class External:
+    """What external validation leaves: the predictions' file, the slides that failed, and metrics where labels were."""
+
+    predictions: Path
+    failed: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def predict(run: Run, bag: Features) -> pd.DataFrame:
+    """What each fold's model of a run says of one slide: slide, patient, fold, and the task's columns.
+
+    The patient is the run's where the slide is one of its own, else the slide itself.
+
+    Raises:
+        FeatureError: the features are of another encoder, tile size or scale than the run's.
+    """
+    patients = run.split.patients
+    rows = []
+    for folder in run.models():
+        table = SlideModel.load(folder).predict(bag)
+        rows.append(table.assign(patient=patients.get(bag.slide, bag.slide), fold=folder.name))
+    frame = pd.concat(rows, ignore_index=True)
+    return frame[["slide", "patient", "fold", *[c for c in frame if c not in ("slide", "patient", "fold")]]]
+
+
+def predict_table(
+    run_folder: Path,
+    table: Path,
+    *,
+    features: Path | None = None,
+    out: Path | None = None,
+    progress: Progress = SILENT,
+) -> External:
+    """Predictions, and metrics where the labels are known, for the slides of a table that the run has not seen.
+
+    Features are read from `features`, or made as the run's were and kept in the output folder.
+
+    Raises:
+        SettingsError, TableError: the run or the table cannot be used.
+        FeatureError: features of another encoder than the run's.
+    """
+    run = Run.open(run_folder)
+    study = _external_study(run, Path(table), features, out)
+    cohort = load_cohort(study.cohort, need_paths=features is None)
+    folder = RunFolder(Path(study.output)).create()
+    with logged(folder, "predict"):
+        job = Job(study, cohort, folder, feature_store(study), OutcomeLog(folder.outcomes), progress)
+        failed = embed_slides(job, list(cohort.slides)) if features is None else {}
+        source, unreadable = _bags(job, failed)
+        failed |= unreadable
+        predictions = _predictions(run, source, progress)
+        targets = _targets(run, cohort, study)
+        if targets is not None:
+            predictions = _labelled(predictions, targets)
+        write_table(folder.predictions, predictions)
+        result = External(folder.predictions, failed)
+        if targets is not None:
+            result.metrics = _evaluate(run, cohort, predictions, targets, study)
+            write_json(folder.metrics, result.metrics)
+        return result
+
+
+def _external_study(run: Run, table: Path, features: Path | None, out: Path | None) -> Study:
+    """The run's settings over the new table; relative paths are relative to the table's folder."""
+    study = run.settings
+    output = (Path(out) if out is not None else run.folder / "external" / table.stem).absolute()
+    if output == run.folder.absolute():
+        raise SettingsError("--out is the run's own folder.", fix="Give another folder; the run stays as it is.")
+    store = (Path(features) if features is not None else output / "features").absolute()
+    if features is not None and not store.exists():
+        raise SettingsError(f"There are no features at {features}.", fix="Give the folder of the feature files.")
+    cohort = CohortSettings(
+        table=str(table.absolute()),
+        root=str(table.absolute().parent),
+        classes=study.cohort.classes,
+        allow_mixed=study.cohort.allow_mixed,
+    )
+    changes: dict[str, Any] = {
+        "output": str(output),
+        "cohort": cohort,
+        "features": study.features.model_copy(update={"store": str(store)}),
+    }
+    return study.model_copy(update=changes)
+
+
+def _bags(job: Job, failed: Mapping[str, str]) -> tuple[BagSource, dict[str, str]]:
+    """The bags of the slides that have features, and the slides whose files are missing or damaged."""
+    features: list[Features] = []
+    lost: dict[str, str] = {}
+    for slide in job.cohort.slides:
+        if slide in failed:
+            continue
+        try:
+            features.append(job.store.read(slide))
+        except FeatureError as error:
+            lost[slide] = str(error).removeprefix(f"{slide}: ")
+            job.outcomes.record(slide, "features", "failed", lost[slide])
+    if not features:
+        first = next(iter({**failed, **lost}.items()))
+        raise FeatureError(f"no slide of the table has features; {first[0]}: {first[1]}")
+    return BagSource(features, patients=job.cohort.patient_of, bag=job.study.task.bag), lost
+
+
+def _predictions(run: Run, source: BagSource, progress: Progress) -> pd.DataFrame:
+    folders = run.models()
+    rows = []
+    with progress.stage("predict", len(folders), unit="model") as step:
+        for number, folder in enumerate(folders):
+            table = SlideModel.load(folder).predict(source)
+            rows.append(table.assign(fold=number, set="external"))
+            step.advance(note=folder.name)
+    frame = pd.concat(rows, ignore_index=True)
+    first = ["slide", "patient", "fold", "set"]
+    return frame[[*first, *[c for c in frame if c not in first]]]
+
+
+def _targets(run: Run, cohort: Cohort, study: Study) -> Targets | None:
+    """The labels of the new cohort; None where the table does not have the run's column."""
+    if study.task.column not in cohort.frame:
+        LOG.info("the table has no column %r: no metrics", study.task.column)
+        return None
+    return make_targets(cohort, study.task, study.cohort.classes, expected=run.metrics["task"]["classes"])
+
+
+def _labelled(predictions: pd.DataFrame, targets: Targets) -> pd.DataFrame:
+    names = {slide: targets.classes[y] for slide, y in targets.y_of.items()}
+    labelled = predictions.copy()
+    labelled.insert(4, targets.column, [names.get(slide, "") for slide in predictions["slide"]])
+    return labelled
+
+
+def _evaluate(run: Run, cohort: Cohort, predictions: pd.DataFrame, targets: Targets, study: Study) -> dict[str, Any]:
+    """Figures of the external cohort, with what it shares with the run's cohort told first."""
+    labelled = predictions[predictions[targets.column] != ""]
+    if labelled.empty:
+        raise TableError(f"No slide of the table has a known {targets.column!r}.")
+    shared = audit_cohorts(run.split.patients, cohort.patient_of)
+    result = evaluate(
+        labelled,
+        None,
+        task={"kind": targets.kind, "column": targets.column, "classes": targets.classes},
+        level="patient" if targets.level == "patient" else "slide",
+        split=[],
+        resamples=study.evaluation.resamples,
+        seed=study.evaluation.seed,
+        warnings=[f"{finding.message} {finding.fix}" for finding in shared],
+    )
+    return result.metrics

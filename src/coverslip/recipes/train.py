@@ -1,0 +1,309 @@
+"""`coverslip train`: from feature files to an evaluated run. Opens no slide; reads each test fold once, at the end."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from coverslip._version import __version__
+from coverslip.audit import audit_split
+from coverslip.base.errors import FeatureError
+from coverslip.base.files import read_json, write_json
+from coverslip.base.fingerprint import digest, file_digest
+from coverslip.base.progress import SILENT, Progress
+from coverslip.base.study import Study
+from coverslip.cohort import Fold, Split, Targets, make_targets, resolve_split, write_split
+from coverslip.cohort.table import some
+from coverslip.eval import FoldSize, evaluate, mean_sd, mean_sd_logistic
+from coverslip.eval.reduce import UnitLevel
+from coverslip.mil import BagSource, SlideModel, Target, build_task, fit_bags
+from coverslip.recipes.embed import feature_store
+from coverslip.recipes.job import LOG, Job, Tally, logged, open_job
+from coverslip.store import Features, describe_environment, write_table
+from coverslip.store.feature_store import check_one_kind
+from coverslip.store.run import WEIGHTS
+
+
+def train_study(study: Study, *, progress: Progress = SILENT) -> Tally:
+    """Trains and evaluates on the study's feature files.
+
+    Raises:
+        SettingsError, TableError, SplitError, FeatureError: what the user gave cannot work.
+    """
+    job = open_job(study, need_paths=False, store=feature_store(study), progress=progress)
+    with logged(job.run, "train"):
+        return train_job(job, failed={})
+
+
+def train_job(job: Job, *, failed: Mapping[str, str]) -> Tally:
+    """Folds, models, out-of-fold predictions and metrics; slides in `failed` are left out with their reason."""
+    data = load_data(job, failed)
+    _forget_results(job, data.split)
+    write_split(data.split, job.run.split)
+    write_json(job.run.cohort, _cohort_json(job, data))
+    predictions, baseline = _out_of_fold(job, data)
+    write_table(job.run.predictions, predictions)
+    result = evaluate(
+        predictions,
+        baseline,
+        task={"kind": data.targets.kind, "column": data.targets.column, "classes": data.targets.classes},
+        level=data.unit,
+        split=[_size(fold, data) for fold in data.split.folds],
+        resamples=job.study.evaluation.resamples,
+        seed=job.study.evaluation.seed,
+        sites=_sites(job),
+        warnings=data.warnings,
+    )
+    write_json(job.run.evaluation, result.curves)
+    write_json(job.run.environment, _environment(job, data))
+    write_json(job.run.metrics, result.metrics)
+    return Tally(job.run.folder, failed=data.failed, metrics=result.metrics)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What training reads: targets of the slides that have features, the folds, and the bags."""
+
+    targets: Targets
+    split: Split
+    bags: BagSource
+    features: Mapping[str, Features]
+    failed: dict[str, str]
+    warnings: tuple[str, ...]
+
+    @property
+    def unit(self) -> UnitLevel:
+        return "patient" if self.targets.level == "patient" else "slide"
+
+
+def load_data(job: Job, failed: Mapping[str, str]) -> TrainingData:
+    """Targets, features and folds of the study; what cannot be used is left out with its reason.
+
+    Raises:
+        TableError, SplitError: the table or the folds cannot be used.
+        FeatureError: files of different encoders or widths are mixed, or there are none.
+    """
+    study = job.study
+    targets = make_targets(job.cohort, study.task, study.cohort.classes)
+    missing = {s: "no feature file" for s in targets.slides if s not in failed and job.store.find(s) is None}
+    wanted = [slide for slide in targets.slides if slide not in failed and slide not in missing]
+    if not wanted:
+        job.store.dim(targets.slides[:1])  # says what is wrong with the store
+    features, damaged = _readable(job, wanted)
+    _require_one_kind(features)
+    targets = targets.without({**missing, **failed, **damaged})
+    split = resolve_split(job.cohort, targets, study.split)
+    told = [
+        *(f"LEAK. {finding.message} {finding.fix}" for finding in audit_split(split, contents=_contents(features))),
+        *job.cohort.warnings,
+        *targets.warnings,
+        *split.warnings,
+    ]
+    for what, lost in (("have no feature file", missing), ("failed", {**failed, **damaged})):
+        if lost:
+            told.append(f"{len(lost)} slides {what} and are left out: {some(sorted(lost))}.")
+    y = targets.y_of
+    bags = BagSource(
+        [features[slide] for slide in targets.slides],
+        patients=targets.patient_of,
+        target=Target(torch.tensor([y[slide] for slide in targets.slides])),
+        bag=study.task.bag,
+    )
+    return TrainingData(targets, split, bags, features, {**failed, **damaged}, tuple(told))
+
+
+def _readable(job: Job, slides: Sequence[str]) -> tuple[dict[str, Features], dict[str, str]]:
+    """The features of these slides, and the slides whose files are damaged, with the reasons."""
+    frame = job.cohort.frame
+    mpp = dict(zip(frame["slide"], frame["mpp"])) if "mpp" in frame else {}
+    features: dict[str, Features] = {}
+    damaged: dict[str, str] = {}
+    with job.progress.stage("features", len(slides), unit="slide") as step:
+        for slide in slides:
+            given = mpp.get(slide)
+            try:
+                features[slide] = job.store.read(slide, mpp=given if given == given else None)
+            except FeatureError as error:
+                damaged[slide] = str(error).removeprefix(f"{slide}: ")
+                job.outcomes.record(slide, "features", "failed", damaged[slide])
+                LOG.warning("%s: its features cannot be used: %s", slide, damaged[slide])
+            step.advance(note=slide)
+    return features, damaged
+
+
+def _require_one_kind(features: Mapping[str, Features]) -> None:
+    """Refuses files of several widths or encoders, and names the odd one."""
+    usual = Counter(f.dim for f in features.values()).most_common(1)
+    odd = [f for f in features.values() if f.dim != usual[0][0]]
+    if odd:
+        raise FeatureError(
+            f"{odd[0].dim} numbers a row, while {usual[0][1]} other files have {usual[0][0]}"
+            + (f" ({len(odd)} files differ)." if len(odd) > 1 else "."),
+            slide=odd[0].slide,
+            fix="Files of one store come from one encoder; embed it again or move it elsewhere.",
+            code="width",
+        )
+    check_one_kind(features.values())
+
+
+def _contents(features: Mapping[str, Features]) -> dict[str, str]:
+    """A digest of each slide's image, as far as its feature file keeps one."""
+    return {s: f.identity.slide_fingerprint for s, f in features.items() if f.identity is not None}
+
+
+def _forget_results(job: Job, split: Split) -> None:
+    """Removes what an earlier run with other settings left, so that no old number stands beside a new one."""
+    run = job.run
+    for path in (run.predictions, run.metrics, run.evaluation, run.report):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(run.heatmaps, ignore_errors=True)
+    current = {fold.name for fold in split.folds}
+    for folder in run.models.glob("*"):
+        if folder.name not in current:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _out_of_fold(job: Job, data: TrainingData) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predictions of each fold's test slides: by its model, and by the baseline on the same fold."""
+    predictions, baseline = [], []
+    spread = _summaries(data)
+    with job.progress.stage("train", len(data.split.folds), unit="fold") as step:
+        for fold in data.split.folds:
+            model = _model_of(job, data, fold)
+            test = data.bags.take(fold.test)
+            predictions.append(_labelled(model.predict(test), data, fold))
+            baseline.append(_labelled(_baseline(spread, data, fold, test), data, fold))
+            step.advance(note=fold.name)
+    return pd.concat(predictions, ignore_index=True), pd.concat(baseline, ignore_index=True)
+
+
+def _labelled(table: pd.DataFrame, data: TrainingData, fold: Fold) -> pd.DataFrame:
+    """The columns of predictions.csv, in their order."""
+    targets = data.targets
+    labels = [targets.classes[targets.y_of[slide]] for slide in table["slide"]]
+    table = table.assign(fold=fold.index, repeat=fold.repeat, set="test")
+    table[targets.column] = labels
+    values = [f"p_{name}" for name in targets.classes]
+    return table[["slide", "patient", "fold", "repeat", "set", targets.column, *values]]
+
+
+def _model_of(job: Job, data: TrainingData, fold: Fold) -> SlideModel:
+    """The fold's model: the one on disk where it was made from the same data and settings, else a new one."""
+    folder = job.run.model(fold.name)
+    study = job.study
+    made_from = digest(
+        {
+            "sets": {"train": fold.train, "tune": fold.tune},
+            "y": data.targets.y_of,
+            "classes": data.targets.classes,
+            "features": {s: _digest_of(data.features[s]) for s in (*fold.train, *fold.tune)},
+            "fit": study.fit.model_dump(),
+            "aggregator": study.aggregator.model_dump(),
+            "bag": study.task.bag,
+            "coverslip": __version__,
+        }
+    )
+    stamp = folder / "made_from.json"
+    if stamp.is_file() and read_json(stamp).get("digest") == made_from:
+        LOG.info("%s reused", fold.name)
+        return SlideModel.load(folder)
+    stamp.unlink(missing_ok=True)
+    model = fit_bags(
+        data.bags.take(fold.train),
+        data.bags.take(fold.tune) if fold.tune else None,
+        build_task(study.task.kind, {"classes": data.targets.classes, "weights": study.fit.class_weights}),
+        study.aggregator,
+        study.fit,
+        column=data.targets.column,
+        folder=folder,
+        progress=job.progress,
+        name=fold.name,
+    )
+    write_json(stamp, {"digest": made_from})
+    training = model.card.training
+    LOG.info("%s trained: %s epochs, best %s", fold.name, training.get("epochs"), training.get("best_epoch"))
+    return model
+
+
+def _digest_of(features: Features) -> str:
+    if features.identity is not None:
+        return features.identity.fingerprint
+    assert features.path is not None
+    return file_digest(features.path)
+
+
+def _summaries(data: TrainingData) -> dict[str, np.ndarray]:
+    """Mean and standard deviation over the rows of each bag, by the bag's name."""
+    return {name: mean_sd(data.bags.bags([place]).x.float().numpy()) for place, name in enumerate(data.bags.names)}
+
+
+def _baseline(spread: Mapping[str, np.ndarray], data: TrainingData, fold: Fold, test: BagSource) -> pd.DataFrame:
+    """The baseline's predictions. It needs no early stopping, so it is fitted on training and tuning bags."""
+    train = data.bags.take((*fold.train, *fold.tune))
+    assert train.target is not None
+    p = mean_sd_logistic(
+        np.stack([spread[name] for name in train.names]),
+        train.target.y.numpy(),
+        np.stack([spread[name] for name in test.names]),
+        data.targets.classes,
+    )
+    return pd.DataFrame(
+        [
+            {"slide": slide, "patient": patient, **{f"p_{c}": v for c, v in zip(data.targets.classes, row.tolist())}}
+            for slides, patient, row in zip(test.slides, test.patients, p)
+            for slide in slides
+        ]
+    )
+
+
+def _size(fold: Fold, data: TrainingData) -> FoldSize:
+    """How many units of the task's level trained and tested a fold's model."""
+    if data.unit == "patient":
+        train, test = (len(data.split.patients_of(names)) for names in (fold.train, fold.test))
+    else:
+        train, test = len(fold.train), len(fold.test)
+    return FoldSize(fold.index, train, test, fold.repeat)
+
+
+def _sites(job: Job) -> pd.Series | None:
+    frame = job.cohort.frame
+    return frame.set_index("slide")["site"] if "site" in frame else None
+
+
+def _cohort_json(job: Job, data: TrainingData) -> dict[str, Any]:
+    """From the rows of the table to the slides that are analysed."""
+    left_out = [*job.cohort.exclusions, *data.targets.exclusions]
+    return {
+        "format": "coverslip.cohort/1",
+        "source": job.cohort.source,
+        "digest": job.cohort.digest,
+        "rows": len(job.cohort.frame) + len(job.cohort.exclusions),
+        "slides": list(data.targets.slides),
+        "exclusions": [{"slide": e.slide, "reason": e.reason} for e in left_out if e.slide not in data.failed],
+    }
+
+
+def _environment(job: Job, data: TrainingData) -> dict[str, Any]:
+    study = job.study
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    weights = {f"weights {f.name}": file_digest(job.run.model(f.name) / WEIGHTS, whole=True) for f in data.split.folds}
+    described = describe_environment(
+        now=datetime.now(UTC),
+        seeds={"split": study.split.seed, "fit": study.fit.seed, "evaluation": study.evaluation.seed},
+        digests={
+            "cohort": job.cohort.digest,
+            "split": data.split.digest,
+            "features": digest({s: _digest_of(f) for s, f in data.features.items()}),
+            **weights,
+        },
+        devices=devices,
+    )
+    return {**described, "encoder": data.bags.origin.card()}
