@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from coverslip.store import EncoderIdentity, FeatureIdentity, Features, FeatureS
 from coverslip.store.writer import to_float16
 
 OnBad = Literal["fail", "skip"]
+_Encoded = tuple[Int64[ndarray, "b"], Float32[ndarray, "b d"], list[Skipped]]
 
 
 def embed(
@@ -67,8 +69,8 @@ def embed(
         return _in_memory(work, made, progress)
     with FeatureWriter(store.folder, slide.id, made, tiles.xy) as writer:
         todo = writer.missing()
-        with progress.stage("tiles", len(todo), unit="tile") as step:
-            for index, rows, bad in work.encode(todo):
+        with progress.stage("tiles", len(todo), unit="tile") as step, closing(work.encode(todo)) as batches:
+            for index, rows, bad in batches:
                 writer.put(index, rows)
                 for skipped in bad:
                     writer.skip(skipped.index, skipped.reason)
@@ -110,8 +112,9 @@ def _in_memory(work: _Work, made: FeatureIdentity, progress: Progress) -> Featur
     tiles = work.tiles
     rows = np.zeros((len(tiles), made.encoder.dim), dtype=np.float16)
     skipped: list[Skipped] = []
-    with progress.stage("tiles", len(tiles), unit="tile") as step:
-        for index, encoded, bad in work.encode(np.arange(len(tiles))):
+    every = np.arange(len(tiles))
+    with progress.stage("tiles", len(tiles), unit="tile") as step, closing(work.encode(every)) as batches:
+        for index, encoded, bad in batches:
             rows[index] = to_float16(encoded, slide=tiles.slide)
             skipped += bad
             step.advance(len(index) + len(bad))
@@ -150,18 +153,21 @@ class _Work:
         self.device = choose_device(here if device is None else device, encoder.info)
         self.precision = choose_precision(precision, self.device, encoder.info)
 
-    def encode(
-        self, todo: Int64[ndarray, k]
-    ) -> Iterator[tuple[Int64[ndarray, b], Float32[ndarray, "b d"], list[Skipped]]]:
-        """Batches of the tiles `todo`: their numbers, their rows, and those that cannot be read."""
+    def encode(self, todo: Int64[ndarray, k]) -> Generator[_Encoded, None, None]:
+        """Batches of the tiles `todo`: numbers of those that were read, their rows, and those that cannot be read.
+
+        Closing it early stops the reading threads, so that the slide may be closed after an error.
+        """
         if len(todo) == 0:
             return
         self.encoder.to(self.device)
         wanted = replace(self.tiles, xy=self.tiles.xy[todo], tissue=self.tiles.tissue[todo])
-        for images in self.slide.tiles(wanted, batch=self.batch, threads=self.threads):
-            numbers = todo[images.index]
-            bad = self._bad(images, numbers)
-            yield numbers[images.ok], self._rows(images.images[images.ok]), bad
+        reading = self.slide.tiles(wanted, batch=self.batch, threads=self.threads)
+        with closing(cast("Generator[TileBatch, None, None]", reading)) as batches:
+            for images in batches:
+                numbers = todo[images.index]
+                bad = self._bad(images, numbers)
+                yield numbers[images.ok], self._rows(images.images[images.ok]), bad
 
     def _rows(self, images: ndarray) -> Float32[ndarray, "b d"]:
         if len(images) == 0:

@@ -123,10 +123,11 @@ def _mean_sd(x: ndarray) -> tuple[ndarray, ndarray]:
 
 
 def _blocks(x: ndarray, px: int) -> ndarray:
-    """(b, blocks, px * px): the plane in square windows, a rest at the right and bottom left out."""
+    """(b, blocks, px * px): the plane in square windows; what does not fill one at the borders is left out."""
     b, height, width = x.shape
     rows, columns = height // px, width // px
-    x = x[:, : rows * px, : columns * px].reshape(b, rows, px, columns, px)
+    top, left = (height - rows * px) // 2, (width - columns * px) // 2
+    x = x[:, top : top + rows * px, left : left + columns * px].reshape(b, rows, px, columns, px)
     return x.transpose(0, 1, 3, 2, 4).reshape(b, rows * columns, px * px)
 
 
