@@ -185,6 +185,20 @@ def test_folds_without_a_tuning_set_get_one_from_their_training_patients(load: A
     assert resolve_split(cohort, targets, SplitSettings(file=str(folder))) == split
 
 
+def test_a_leaking_patient_is_not_drawn_for_tuning_too(load: Any, tmp_path: Path) -> None:
+    # Patients 0 to 3 are trained on and tested; only 4 to 7 may be drawn.
+    train = [f"s{i}a" for i in range(8)]
+    rows = zip(train, [*(f"s{i}b" for i in range(4)), "", "", "", ""])
+    folder = _write(tmp_path / "f", "0.csv", "train,test\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    cohort = load("slide,patient,y\na,p,0\n")
+    for seed in range(5):
+        chosen = SplitSettings(file=str(folder), allow_leaks=True, tune=0.4, seed=seed)
+        split = resolve_split(cohort, _targets(slides=2), chosen)
+        assert list(split.leaks) == check_split(split)
+        assert set(split.patients_of(split.folds[0].tune)) < {"p4", "p5", "p6", "p7"}
+        assert split.folds[0].tune
+
+
 def test_without_file_or_column_folds_are_made(load: Any) -> None:
     targets = _targets()
     assert resolve_split(load("slide,patient\na,p\n"), targets, SplitSettings(folds=2)) == make_split(
