@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from coverslip.base.errors import SlideError
+from coverslip.slide.readers._dicomfiles import is_dicom, slide_series
 
 # Named like slides. Whether one opens is the reader's business: a text file named .svs is found, and then refused.
 _VENDOR_SUFFIXES = (".svs", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi")
@@ -15,7 +16,7 @@ _DICOM = ".dcm"
 
 
 def discover(paths: Iterable[Path | str]) -> list[Path]:
-    """Every slide below the paths, sorted and once each: files with a slide's suffix, and folders of DICOM files.
+    """Every slide below the paths, sorted and once each: files with a slide's suffix, and folders of one DICOM series.
 
     A file that is named directly is taken whatever its suffix. Hidden files and the data folders of MRXS and VMS
     slides, which are parts of a slide, are left out.
@@ -39,20 +40,13 @@ def slide_id(path: Path) -> str:
 def _below(folder: Path) -> list[Path]:
     entries = [e for e in sorted(folder.iterdir()) if not e.name.startswith(".")]
     files = [e for e in entries if e.is_file()]
-    dicom = [f for f in files if f.suffix.lower() == _DICOM or _looks_like_dicom(f)]
-    found = [f for f in files if f.suffix.lower() in SUFFIXES and f not in dicom]
-    if dicom:
-        found.append(folder)
+    found = [f for f in files if f.suffix.lower() in SUFFIXES]
+    dicom = {f for f in files if f.suffix.lower() in {"", _DICOM} and is_dicom(f)}
+    # One series is one slide. Of several, nobody knows which file belongs where: each is told on its own.
+    if dicom and len(slide_series(folder)) == 1:
+        found = [f for f in found if f not in dicom] + [folder]
     slide_stems = {f.stem for f in files if f.suffix.lower() in {".mrxs", ".vms", ".vmu"}}
     for entry in entries:
         if entry.is_dir() and entry.name not in slide_stems:
             found += _below(entry)
     return found
-
-
-def _looks_like_dicom(file: Path) -> bool:
-    """DICOM files often have no suffix at all."""
-    if file.suffix:
-        return False
-    with file.open("rb") as opened:
-        return opened.read(132)[128:] == b"DICM"

@@ -19,6 +19,9 @@ from numpy import ndarray
 from coverslip.base.errors import Finding
 from coverslip.base.geometry import Box, Size
 
+# Where TIFF states dots per inch: for many programs a print setting and no scale of the tissue.
+RESOLUTION_TAG = "the resolution tag"
+
 
 @dataclass(frozen=True)
 class SlideInfo:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from coverslip.base.errors import Finding, SlideError
 from coverslip.base.units import PLAUSIBLE_MPP, SQUARE_TOLERANCE, is_mpp, magnification
-from coverslip.slide.reader import SlideInfo
+from coverslip.slide.reader import RESOLUTION_TAG, SlideInfo
 
 GIVE_MPP = "Give µm per pixel in the cohort's 'mpp' column, with --set slides.mpp=..., or as mpp=... to Slide.open."
 
@@ -67,7 +67,8 @@ def _stated(info: SlideInfo) -> tuple[float | None, list[Finding]]:
     low, high = PLAUSIBLE_MPP
     bad = next((v for v in (x, y) if not is_mpp(v) or not low <= v <= high), None)
     if bad is not None:
-        dots = f" ({25400 / bad:.0f} dots per inch: a print setting)" if is_mpp(bad) and bad > high else ""
+        is_print = info.mpp_source == RESOLUTION_TAG and is_mpp(bad) and bad > high
+        dots = f" ({25400 / bad:.0f} dots per inch: a print setting)" if is_print else ""
         text = f"{info.mpp_source or 'The file'} says {bad:.6g} µm per pixel{dots}; accepted is {low} to {high:g}."
         return None, [Finding("mpp_implausible", text[0].upper() + text[1:], GIVE_MPP)]
     if abs(x - y) > SQUARE_TOLERANCE * max(x, y):

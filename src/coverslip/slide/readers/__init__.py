@@ -43,8 +43,9 @@ def open_reader(path: Path, slide: str, *, name: str | None = None) -> tuple[str
         return name, reader
     complaints: list[SlideError] = []
     for candidate in asked():
+        kind = READERS.load(candidate)
         with guarded(slide, f"Looking at the file with {candidate}", code="unreadable", fix=_FIX):
-            seen = READERS.load(candidate).sees(path)
+            seen = kind.sees(path)
         if not seen:
             continue
         try:

@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from coverslip.base.errors import SlideError
 from coverslip.base.geometry import Box, Size
-from coverslip.slide.reader import Reader, SlideInfo
+from coverslip.slide.reader import RESOLUTION_TAG, Reader, SlideInfo
 
 ENTRIES = {
     "openslide": {
@@ -98,7 +98,7 @@ def _info(handle: openslide.OpenSlide) -> SlideInfo:
         levels=tuple(Size(*size) for size in handle.level_dimensions),
         vendor=vendor,
         mpp=None if mpp[0] is None or mpp[1] is None else (mpp[0], mpp[1]),
-        mpp_source="the resolution tag" if vendor == "generic-tiff" else "the file's metadata",
+        mpp_source=RESOLUTION_TAG if vendor == "generic-tiff" else "the file's metadata",
         objective=_number(properties.get("openslide.objective-power")),
         properties=properties,
         associated=tuple(sorted(handle.associated_images)),

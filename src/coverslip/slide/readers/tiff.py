@@ -22,7 +22,8 @@ from numpy import ndarray
 from coverslip.base.errors import Finding, SlideError
 from coverslip.base.geometry import Box, Size
 from coverslip.slide.levels import same_picture
-from coverslip.slide.reader import Reader, SlideInfo
+from coverslip.slide.reader import RESOLUTION_TAG, Reader, SlideInfo
+from coverslip.slide.readers._dicomfiles import is_dicom
 from coverslip.slide.readers._files import Cache, FileBytes
 from coverslip.slide.readers._jpeg import read_header, stream_colour
 from coverslip.slide.readers._tiffchain import check_chain
@@ -74,7 +75,8 @@ class TiffReader(Reader):
         if not path.is_file():
             return False
         with path.open("rb") as file:
-            return file.read(4) in _MAGIC
+            # A DICOM file may carry a TIFF header in its preamble and be both.
+            return file.read(4) in _MAGIC and not is_dicom(path)
 
     def _read_directories(self, tif: Any) -> None:
         series = _main_series(tif)
@@ -249,7 +251,7 @@ def _mpp(tif: Any, page: Any, properties: dict[str, str]) -> tuple[tuple[float, 
     if tif.is_ome and (size := _ome_pixels(tif, page)) is not None:
         return size, "OME PhysicalSize"
     tags = _resolution(page)
-    return (tags, "the resolution tag") if tags else (None, "")
+    return (tags, RESOLUTION_TAG) if tags else (None, "")
 
 
 def _resolution(page: Any) -> tuple[float, float] | None:
