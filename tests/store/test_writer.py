@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -344,28 +346,42 @@ def test_a_full_disk_while_the_file_is_written_leaves_no_half_file(tmp_path, pla
     np.testing.assert_array_equal(read_features(tmp_path / "a.h5").x, plan.rows.astype(np.float16))
 
 
-def test_a_really_full_disk_is_one_clear_error(tmp_path, plans) -> None:
-    if os.geteuid() != 0 or sys.platform != "linux":
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A small disk of its own kind at `folder`; skips where the system does not let the tests make one."""
+    if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("mounting a small disk needs root on Linux")
-    folder = tmp_path / "small"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("this system does not let the tests mount a small disk")
     try:
-        plan = plans(2000, 64)
-        with pytest.raises(StoreError) as caught, FeatureWriter(folder, "a", plan.identity, plan.coords) as out:
-            for index in np.array_split(np.arange(2000), 100):
-                out.put(index, plan.rows[index])
-        assert caught.value.code == "disk_full"
-        assert "No space left" in str(caught.value)
-        with pytest.raises(KeyboardInterrupt), FeatureWriter(folder, "a", plan.identity, plan.coords) as out:
-            assert 0 < len(out.missing()) < 2000
-            raise KeyboardInterrupt
+        yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
 
 
-def test_a_read_only_folder_is_one_clear_error(tmp_path, plan) -> None:
+def test_a_really_full_disk_is_one_clear_error(tmp_path, plans) -> None:
+    plan = plans(2000, 64)
+    with mounted(tmp_path / "small", "size=64k") as folder:
+        with (
+            pytest.raises(StoreError, match="No space left") as caught,
+            FeatureWriter(folder, "a", plan.identity, plan.coords) as out,
+        ):
+            for index in np.array_split(np.arange(2000), 100):
+                out.put(index, plan.rows[index])
+        assert caught.value.code == "disk_full"
+        with pytest.raises(KeyboardInterrupt), FeatureWriter(folder, "a", plan.identity, plan.coords) as out:
+            assert 0 < len(out.missing()) < 2000
+            raise KeyboardInterrupt
+
+
+def test_a_read_only_disk_is_one_clear_error(tmp_path, plan) -> None:
+    with mounted(tmp_path / "fixed", "ro") as folder, pytest.raises(StoreError, match="cannot be written") as caught:
+        FeatureWriter(folder, "a", plan.identity, plan.coords)
+    assert caught.value.code == "read_only"
+
+
+def test_a_folder_without_the_right_to_write_is_one_clear_error(tmp_path, plan) -> None:
     folder = tmp_path / "store"
     folder.mkdir()
     folder.chmod(0o555)
