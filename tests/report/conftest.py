@@ -1,4 +1,4 @@
-"""A run folder that looks like the demo's: 25 slides, one damaged, two sites, maps with tiles. Nothing in it is real."""
+"""A run folder like the demo's: 25 good slides and a damaged one, two sites, maps with tiles. Nothing in it is real."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from coverslip.store.tables import OutcomeLog, write_table
 FOLDER = "/srv/st-elsewhere/pathology/Doe Jane 1961"
 HOST = "ward7-scanner.st-elsewhere.org"
 DAMAGED = "biopsy-0099-broken"
+UNLABELLED = ("biopsy-7001-a", "biopsy-7002-a")
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +35,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("run") / "demo")
 
 
-@pytest.fixture()
+@pytest.fixture
 def copy_of(run_folder: Path, tmp_path: Path) -> Callable[..., Path]:
     """A copy of the run folder without some of its parts."""
 
@@ -65,9 +66,20 @@ def make_run(folder: Path, *, patients: int = 20, pictures: Callable[[str], Imag
     cohort = _cohort(patients)
     split = _split(cohort)
     write_json(files.split, split.to_json())
-    predictions = _predictions(cohort, split, rng, strength=1.5)
+    write_json(
+        files.cohort,
+        {
+            "format": "coverslip.cohort/1",
+            "source": f"{FOLDER}/cohort.csv",
+            "digest": "3f2a8be01c77d9e4",
+            "rows": len(cohort) + 1 + len(UNLABELLED),
+            "slides": list(cohort["slide"]),
+            "exclusions": [{"slide": name, "reason": "no value of lesion"} for name in UNLABELLED],
+        },
+    )
+    predictions = _predictions(cohort, split, rng, strength=0.75)
     write_table(files.predictions, predictions)
-    _write_evaluation(files, cohort, split, predictions, _predictions(cohort, split, rng, strength=1.0))
+    _write_evaluation(files, cohort, split, predictions, _predictions(cohort, split, rng, strength=0.55))
     _write_check(files, cohort)
     _write_outcomes(files, cohort)
     write_json(
@@ -75,7 +87,7 @@ def make_run(folder: Path, *, patients: int = 20, pictures: Callable[[str], Imag
         {
             **describe_environment(now=datetime(2026, 3, 14, 15, 9, 26, tzinfo=UTC), seeds={"split": 0, "fit": 0}),
             "host": HOST,
-            "digests": {"cohort.csv": "3f2a8be01c77d9e4", "weights": "91b7c05512aa03fe"},
+            "digests": {"cohort": "3f2a8be01c77d9e4", "weights": "91b7c05512aa03fe"},
         },
     )
     for fold in split.folds:
@@ -158,7 +170,7 @@ def _write_evaluation(
         warnings=[f"{DAMAGED}: no features, left out of every fold."],
     )
     localisation = {
-        "text": "In 9 of 10 lesion slides the highest tile lies inside the lesion; mean AUROC of tiles against outlines 0.93.",
+        "text": "In 9 of 10 lesion slides the highest tile lies inside the lesion; mean tile AUROC 0.93.",
         "level": "tile",
         "auroc": {"value": 0.93, "low": 0.88, "high": 0.97},
         "slides": 10,
@@ -183,13 +195,16 @@ def _write_check(files: RunFolder, cohort: pd.DataFrame) -> None:
             "digest": "1f" * 8,
         }
 
+    def reason(code: str, message: str, fix: str) -> dict[str, str]:
+        return {"code": code, "message": message, "fix": fix}
+
     slides = list(cohort["slide"])
+    cut = f"{FOLDER}/slides/{DAMAGED}.tif ends after 61 % of its tiles."
+    label = reason("label_image_present", "Holds a label image, scanned on 2021-07-09.", "Remove it before passing on.")
+    twin = reason("near_duplicate_of", f"Looks like {slides[0]}, turned by 90°.", "If they are one section, drop one.")
     entries = [entry(slide, "ok") for slide in slides[2:]]
-    entries += [
-        entry(slides[0], "warn", {"code": "label_image_present", "message": "The file holds a label image, scanned on 2021-07-09.", "fix": "It is never shown; remove it before the slide leaves the house."}),
-        entry(slides[1], "warn", {"code": "near_duplicate_of", "message": f"Looks like {slides[0]}, turned by 90°.", "fix": "If they are the same section, drop one."}),
-        entry(DAMAGED, "fail", {"code": "truncated", "message": f"{FOLDER}/slides/{DAMAGED}.tif ends after 61 % of its tiles.", "fix": "Copy it again from the scanner."}),
-    ]  # fmt: skip
+    entries += [entry(slides[0], "warn", label), entry(slides[1], "warn", twin)]
+    entries += [entry(DAMAGED, "fail", reason("truncated", cut, "Copy it again from the scanner."))]
     write_json(files.check, {"format": "coverslip.check/1", "slides": sorted(entries, key=lambda e: e["slide"])})
 
 
@@ -203,21 +218,44 @@ def _write_outcomes(files: RunFolder, cohort: pd.DataFrame) -> None:
 
 def _model(fold: Fold, rng: np.random.Generator) -> dict[str, Any]:
     best = int(rng.integers(12, 30))
+    history = [
+        {
+            "epoch": e,
+            "loss": 0.7 * 0.95**e,
+            "tune_loss": 0.42 + 0.0006 * (e - best) ** 2 + 0.01 * rng.random(),
+            "lr": 1e-4,
+        }
+        for e in range(best + 10)
+    ]
     return {
         "format": "coverslip.model/1",
-        "fold": fold.name,
-        "classes": ["0", "1"],
-        "aggregator": "abmil",
-        "encoder": {
-            "name": "texture",
+        "method": "abmil",
+        "options": {},
+        "origin": {
             "dim": 128,
-            "source": "coverslip",
-            "revision": "1",
+            "text": "texture (128 numbers a tile) on 224 px at 0.5 µm/px",
+            "kind": "9be2",
+            "encoder": "texture",
             "licence": "Apache-2.0",
-            "precision": "fp32",
+            "attributes": {
+                "encoder_source": "coverslip",
+                "encoder_revision": "1",
+                "encoder_precision": "fp32",
+                "tile_px": 224,
+                "tile_mpp": 0.5,
+            },
         },
-        "training": {"epochs": best + 10, "best_epoch": best, "tune_loss": round(float(rng.uniform(0.3, 0.6)), 4)},
-        "mean": [0.0] * 128,
+        "training": {
+            "settings": {"epochs": 50},
+            "patients": 12,
+            "slides": len(fold.train),
+            "rows": 4123,
+            "epochs": best + 10,
+            "best_epoch": best,
+            "best_loss": history[best]["tune_loss"],
+            "steps": 2 * best,
+            "history": history,
+        },
     }
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
-from coverslip.report.facts import encoder, leaks, mean_of
+from coverslip.report.facts import encoder, fold_values, leaks, mean_of
 from coverslip.report.figures import Row
-from coverslip.report.wording import is_number, number, span
+from coverslip.report.wording import number, span
 
 
 def comparison(runs: Sequence[tuple[str, RunContents]]) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def comparison(runs: Sequence[tuple[str, RunContents]]) -> dict[str, Any]:
     if len(runs) < 2:
         return {"rows": [], "cautions": [], "figure": None}
     drawn = [
-        Row(run.name, run.level, mean_of(run, "auroc"), "model", _fold_values(run), absent="no AUROC")
+        Row(run.name, run.level, mean_of(run, "auroc"), "model", fold_values(run, "auroc"), absent="no AUROC")
         for _, run in runs
     ]
     text = "AUROC of each run: " + "; ".join(
@@ -55,13 +55,7 @@ def _cautions(runs: Sequence[RunContents]) -> list[str]:
             "These runs do not share their folds: a difference between rows mixes the models with their patients."
         )
     if len({(run.column, run.level, tuple(run.classes)) for run in runs}) > 1:
-        found.append(
-            "These runs do not answer the same question (target, classes or level differ): their figures do not compare."
-        )
+        found.append("These runs answer different questions (target, classes or level): their figures do not compare.")
     if any(leaks(run) for run in runs):
         found.append("At least one run leaks patients between training and test; its figures are too good.")
     return found
-
-
-def _fold_values(run: RunContents) -> list[float]:
-    return [fold["auroc"] for fold in run.metric("folds") or [] if is_number(dig(fold, "auroc"))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 
 from coverslip.base.errors import SettingsError, StoreError
 from coverslip.store.run import MODEL, RunFolder
@@ -125,7 +128,7 @@ def read_contents(folder: Path) -> RunContents:
         folder=folder,
         settings=settings,
         split=_json(files.split, folds=list, leaks=list),
-        cohort=_json(folder / "cohort.json", slides=list, exclusions=list),
+        cohort=_json(files.cohort, slides=list, exclusions=list),
         predictions=read_predictions(files.predictions, text=target) if files.predictions.is_file() else None,
         metrics=metrics,
         evaluation=_json(
@@ -187,13 +190,30 @@ def _models(folder: Path) -> tuple[FoldModel, ...]:
 def _maps(folder: Path) -> tuple[Map, ...]:
     images = {path.stem: path for path in sorted(folder.glob("*.png"))}
     lists = {path.stem: path for path in sorted((folder / "tiles").glob("*.json"))}
-    return tuple(_map(slide, images.get(slide), lists.get(slide)) for slide in sorted({*images, *lists}))
+    return tuple(
+        _map(slide, images.get(slide), lists.get(slide), _kind(folder / f"{slide}.parquet"))
+        for slide in sorted({*images, *lists})
+    )
 
 
-def _map(slide: str, image: Path | None, tiles: Path | None) -> Map:
+def _kind(scores: Path) -> str:
+    """What a map shows, attention or evidence, by the column `kind` of its table; empty where there is none."""
+    if not scores.is_file():
+        return ""
+    try:
+        table = pyarrow.parquet.ParquetFile(scores)
+        if "kind" not in table.schema_arrow.names:
+            return ""
+        kinds = table.read(["kind"]).column("kind")
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged(scores, f"is not a parquet table ({error})") from error
+    return str(kinds[0]) if len(kinds) else ""
+
+
+def _map(slide: str, image: Path | None, tiles: Path | None, kind: str) -> Map:
     """The list of tiles is either a bare list or an object that also says what the map shows: {kind, class, tiles}."""
     if tiles is None:
-        return Map(slide, image)
+        return Map(slide, image, kind)
     try:
         value = json.loads(_text(tiles) or "null")
     except json.JSONDecodeError as error:
@@ -210,8 +230,8 @@ def _map(slide: str, image: Path | None, tiles: Path | None) -> Map:
             pictures.append(
                 TilePicture(str(entry.get("rank", "")), entry.get("score"), entry.get("x"), entry.get("y"), path)
             )
-    kind, target = str(facts.get("kind") or ""), facts.get("class")
-    return Map(slide, image, kind, "" if target is None else str(target), tuple(pictures))
+    target = facts.get("class")
+    return Map(slide, image, str(facts.get("kind") or kind), "" if target is None else str(target), tuple(pictures))
 
 
 def _text(path: Path) -> str | None:
@@ -225,6 +245,7 @@ def _text(path: Path) -> str | None:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
 
 
+_CURVES = {"discrimination": list, "folds": list, "confusion": dict, "reliability": dict, "sites": list}
 _WAY_OUT = "Restore the file, or run the study again: what is finished is reused."
 
 
@@ -232,6 +253,6 @@ def _damaged(path: Path, what: str) -> StoreError:
     return StoreError(f"{path} is damaged: it {what}.", fix=_WAY_OUT, code="damaged")
 
 
-def _natural(name: str) -> tuple[str, int]:
-    stem, _, number = name.rpartition("_")
-    return (stem, int(number)) if number.isdigit() else (name, -1)
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts fold10 behind fold9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from coverslip.report.contents import Json, RunContents, dig
+from coverslip.report.wording import is_number
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SlideResult:
 
 
 def slide_results(run: RunContents) -> dict[str, SlideResult]:
-    """One result a slide: probabilities are the mean over the folds that tested it; a tie goes to the class first named."""
+    """One result a slide: the mean probabilities of the folds that tested it; a tie goes to the class named first."""
     frame, classes = run.predictions, run.classes
     columns = [f"p_{name}" for name in classes]
     if frame is None or not classes or not {run.column, *columns} <= set(frame.columns):
@@ -64,14 +64,17 @@ def class_of_patient(run: RunContents) -> dict[str, str]:
 
 
 def encoder(run: RunContents) -> Json:
-    """What is known of the encoder: from the models, which had to match it, else from the environment or the settings."""
-    for facts in (*(dig(model.facts, "encoder") for model in run.models), dig(run.environment, "encoder")):
-        if isinstance(facts, Mapping) and facts:
-            return dict(facts)
-        if isinstance(facts, str) and facts:
-            return {"name": facts}
+    """What is known of the encoder: name, dim, licence, source, revision, precision, tile_px, tile_mpp.
+
+    The models and the environment hold the identity that came with the features; the settings know a name at most.
+    """
+    for card in (*(dig(model.facts, "origin") for model in run.models), dig(run.environment, "encoder")):
+        if isinstance(card, Mapping):
+            attributes = dig(card, "attributes") or {}
+            facts = {str(key).removeprefix("encoder_"): value for key, value in attributes.items()}
+            return {**facts, "name": card.get("encoder"), "dim": card.get("dim"), "licence": card.get("licence")}
     name = run.setting("encoder", "name")
-    return {"name": name} if name else {}
+    return {"name": name} if name and run.check is not None else {}
 
 
 def findings(run: RunContents) -> dict[str, list[tuple[str, Json]]]:
@@ -110,16 +113,21 @@ def leaks(run: RunContents) -> list[Json]:
     return [leak if isinstance(leak, dict) else {"patient": str(leak)} for leak in found]
 
 
-def exclusions(run: RunContents) -> Counter[str]:
-    """Rows of the table that were left out before any slide was opened: how many for each reason."""
-    found = dig(run.cohort, "exclusions") or []
-    return Counter(str(one.get("reason", "")) if isinstance(one, dict) else str(one) for one in found)
+def excluded(run: RunContents) -> list[tuple[str, str]]:
+    """Slides of the table that were left out without having failed: each with the reason."""
+    found = [one for one in dig(run.cohort, "exclusions") or [] if isinstance(one, Mapping)]
+    return [(str(one.get("slide", "")), str(one.get("reason", ""))) for one in found]
 
 
 def num_folds(run: RunContents) -> int | None:
     """How many folds were evaluated."""
     folds = run.metric("folds") or dig(run.split, "folds") or []
     return len(folds) or None
+
+
+def fold_values(run: RunContents, metric: str) -> list[float]:
+    """The metric of each fold in which it could be computed."""
+    return [fold[metric] for fold in run.metric("folds") or [] if is_number(dig(fold, metric))]
 
 
 def mean_of(run: RunContents, what: str) -> Any:

@@ -99,7 +99,6 @@ def precision_recall(curves: Sequence[Curve], prevalence: float | None, label: s
     canvas, square = Canvas(344, 338, label, "curve"), Square()
     square.draw(canvas, "recall (sensitivity)", "precision (positive predictive value)")
     if is_number(prevalence):
-        assert prevalence is not None
         canvas.line(square.at(0, prevalence), square.at(1, prevalence), "chance")
         canvas.text(square.at(0.985, min(prevalence + 0.02, 0.96)), "prevalence", "tick", "end")
     for curve in curves:
@@ -109,14 +108,14 @@ def precision_recall(curves: Sequence[Curve], prevalence: float | None, label: s
             steps += [square.at(before, precision), square.at(recall, precision)]
             before = recall
         canvas.path(steps, f"curve {curve.style}")
-    low = is_number(prevalence) and prevalence is not None and prevalence < 0.3
+    low = is_number(prevalence) and prevalence < 0.3
     _legend(canvas, square, [c for c in curves if c.label], above=0.4 if low else 0.06)
     return canvas.svg()
 
 
 def reliability(bins: Sequence[Mapping[str, Any]], label: str) -> Markup:
     """Observed over stated frequency with intervals; the area of a point says how many stand behind it."""
-    canvas, square = Canvas(344, 338, label, "curve"), Square()
+    canvas, square = Canvas(344, 338, label, "curve"), Square(top=26, side=268)
     square.draw(canvas, "stated probability", "observed fraction")
     canvas.line(square.at(0, 0), square.at(1, 1), "chance")
     most = max((b["n"] for b in bins), default=1)
@@ -126,8 +125,10 @@ def reliability(bins: Sequence[Mapping[str, Any]], label: str) -> Markup:
             canvas.line(square.at(b["stated"], b["low"]), square.at(b["stated"], b["high"]), "whisker model")
         canvas.add("circle", cx=x, cy=y, r=3 + 5.5 * math.sqrt(b["n"] / most), cls="dot model")
     for b in bins:
-        canvas.text((square.at(b["stated"], 0)[0], square.top + square.side - 6), count(b["n"]), "tick", "middle")
-    canvas.text((square.left + 7, square.top + square.side - 20), "n", "tick")
+        # Over the middle of the bin: two means may lie side by side, two bins do not.
+        middle = (b["from"] + b["to"]) / 2 if is_number(b.get("from")) and is_number(b.get("to")) else b["stated"]
+        canvas.text((square.at(middle, 1)[0], square.top - 7), count(b["n"]), "tick", "middle")
+    canvas.text((square.left - 7, square.top - 7), "n", "tick", "end")
     return canvas.svg()
 
 
@@ -148,7 +149,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], label: st
                 "rect", x=x + 1, y=y + 1, width=cell - 2, height=cell - 2, rx=3, cls=f"fill {kind}",
                 fill_opacity=round(0.08 + 0.72 * share, 3),
             )  # fmt: skip
-            tone = "on" if share > 0.55 else ""
+            tone = "on" if share > 0.75 else ""
             big = "count" if k <= 3 else "count small"
             canvas.text((x + cell / 2, y + cell / 2 + (0 if k <= 4 else 4)), count(n), f"{big} {tone}", "middle")
             if k <= 4:
@@ -158,6 +159,44 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], label: st
         canvas.text((left + j * cell + cell / 2, top + side + 15), _cut(name), "tick", "middle")
     canvas.text((left + side / 2, top + side + 34), "decided", "axis", "middle")
     canvas.text((13, top + side / 2), "true class", "axis", "middle", turn=-90)
+    return canvas.svg()
+
+
+@dataclass(frozen=True)
+class History:
+    """The losses of one fold: (epoch, loss) of training and of tuning, and the epoch whose weights were kept."""
+
+    name: str
+    train: Sequence[Point]
+    tune: Sequence[Point]
+    kept: float | None
+
+
+def history(one: History) -> Markup:
+    """A small plot of the losses over epochs."""
+    last = max((x for x, _ in (*one.train, *one.tune)), default=1.0)
+    high = max((y for _, y in (*one.train, *one.tune)), default=1.0) or 1.0
+    kept = next((y for x, y in one.tune if x == one.kept), None)
+    label = f"Losses of {one.name} up to epoch {count(last)}"
+    if kept is not None:
+        label += f"; tuning loss {number(kept, 3)} at epoch {count(one.kept)}, whose weights were kept"
+    canvas = Canvas(200, 118, label + ".", "history")
+    left, top, width, height = 30.0, 20.0, 164.0, 78.0
+
+    def at(x: float, y: float) -> Point:
+        return left + width * x / (last or 1.0), top + height * (1 - y / (1.05 * high))
+
+    canvas.add("rect", x=left, y=top, width=width, height=height, cls="panel")
+    canvas.text((left, 12), one.name, "legend")
+    canvas.text((left - 5, at(0, high)[1] + 4), number(high, 1), "tick", "end")
+    canvas.text((left - 5, top + height), "0", "tick", "end")
+    canvas.text((left + width, top + height + 14), f"epoch {count(last)}", "tick", "end")
+    for points, style in ((one.train, "thin"), (one.tune, "model")):
+        if points:
+            canvas.path([at(x, y) for x, y in points], f"curve {style}")
+    if kept is not None and one.kept is not None:
+        x, y = at(one.kept, kept)
+        canvas.add("circle", cx=x, cy=y, r=4, cls="dot model")
     return canvas.svg()
 
 
@@ -228,14 +267,24 @@ def _mark(canvas: Canvas, row: Row, x: Any, y: float, ends: tuple[float, float])
         canvas.line((a, y), (b, y), f"whisker {row.style}")
         for end in (a, b):
             canvas.line((end, y - 4), (end, y + 4), f"whisker {row.style}")
-    for point in row.points:
-        canvas.add("circle", cx=x(point), cy=y, r=3.4, cls=f"fold {row.style}")
+    for point, aside in _aside([x(point) for point in row.points]):
+        canvas.add("circle", cx=point, cy=y + aside, r=3.4, cls=f"fold {row.style}")
     centre = x(value)
     canvas.add("path", d=f"M{_short(centre)} {_short(y - 6)}l6 6l-6 6l-6 -6z", cls=f"dot {row.style}")
     canvas.text((right + 14, y + 4), number(value), f"value {row.style}")
     if has_interval(row.figure):
         text = f"{number(row.figure['low'])} – {number(row.figure['high'])}"
         canvas.text((right + 130, y + 4), text, "tick", "end")
+
+
+def _aside(points: Sequence[float]) -> list[tuple[float, float]]:
+    """Points on a line with how far each steps aside, so that equal ones are seen as several."""
+    placed: list[tuple[float, float]] = []
+    for point in sorted(points):
+        steps = (0.0, -6.0, 6.0, -12.0, 12.0)
+        free = [s for s in steps if all(abs(point - p) > 6 or s != taken for p, taken in placed)]
+        placed.append((point, free[0] if free else steps[len(placed) % len(steps)]))
+    return placed
 
 
 def _range(rows: Sequence[Row], reference: float | None) -> tuple[float, float, float]:

@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
-from coverslip.report.facts import encoder, leaks, mean_of, num_folds
+from coverslip.report.facts import encoder, fold_values, leaks, mean_of, num_folds
 from coverslip.report.figures import Row
-from coverslip.report.wording import ABSENT, count, is_number, listing, number, plural, span
+from coverslip.report.wording import ABSENT, count, has_interval, is_number, listing, number, plural, span
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def judgement(run: RunContents) -> str:
     if leaks(run):
         return "Patients leak between training and test: no conclusion can be drawn from these numbers."
     auroc, difference = mean_of(run, "auroc"), run.metric("versus_baseline", "auroc")
-    if auroc is None or not is_number(auroc.get("low")):
-        return ""
+    if auroc is None or not has_interval(auroc) or auroc["low"] == auroc["high"]:
+        return ""  # without an interval that has a width there is nothing to judge by
     if auroc["low"] <= 0.5:
         return "The interval holds 0.5: that the model does better than guessing is not shown."
     said = ["Better than guessing."]
@@ -94,34 +94,26 @@ def _question(run: RunContents) -> str:
 
 def _facts(run: RunContents) -> list[Fact]:
     counts = run.metric("counts") or {}
-    classes = listing([f"{count(n)} {name}" for name, n in (counts.get("classes") or {}).items()])
-    n = num_folds(run)
+    classes = listing([f"{count(n)} of class {name}" for name, n in (counts.get("classes") or {}).items()])
+    checked = f"of {count(len(dig(run.check, 'slides') or []))} checked" if run.check else ""
+    pooled = run.metric("pooled", "auroc")
     return [
-        Fact(count(counts.get("patients")), "patients", f"{run.level}s by class: {classes}" if classes else ""),
-        Fact(
-            count(counts.get("slides")),
-            "slides",
-            f"from {count(len(dig(run.check, 'slides') or []))} checked" if run.check else "",
-        ),
-        Fact(count(n), "folds", "by patient"),
-        Fact(
-            number(run.metric("pooled", "auroc", "value")),
-            f"pooled AUROC, {run.level} level",
-            span(run.metric("pooled", "auroc")),
-        ),
+        Fact(count(counts.get("patients")), "patients", classes),
+        Fact(count(counts.get("slides")), "slides", checked),
+        Fact(count(num_folds(run)), "folds", "by patient"),
+        Fact(number(dig(pooled, "value")), f"pooled AUROC, {run.level} level", span(pooled)),
     ]
 
 
 def _figure(run: RunContents) -> Markup | None:
-    auroc = mean_of(run, "auroc")
+    auroc, baseline = mean_of(run, "auroc"), run.metric("baseline", "auroc")
     if auroc is None or not is_number(auroc.get("value")):
         return None
-    values = [fold["auroc"] for fold in run.metric("folds") or [] if is_number(dig(fold, "auroc"))]
-    rows = [Row("Model", str(run.setting("aggregator", "name") or ""), auroc, "model", values)]
-    baseline = run.metric("baseline", "auroc")
+    method, name = run.setting("aggregator", "name") or "", run.metric("baseline", "name") or ""
+    rows = [Row("Model", str(method), auroc, "model", fold_values(run, "auroc"))]
+    text = f"AUROC, {run.level} level: model {number(auroc['value'])} ({span(auroc)})"
     if isinstance(baseline, Mapping):
-        rows.append(Row("Baseline", str(run.metric("baseline", "name") or ""), baseline, "baseline"))
-    text = f"AUROC, {run.level} level: model {number(auroc['value'])} ({span(auroc)}), baseline {number(dig(baseline, 'value'))} ({span(baseline)})."
-    return figures.forest(
-        rows, text, title=f"AUROC, {run.level} level: circles are folds, bars 95 % intervals", reference=0.5
-    )
+        rows.append(Row("Baseline", str(name), baseline, "baseline"))
+        text += f", baseline {number(baseline.get('value'))} ({span(baseline)})"
+    title = f"AUROC, {run.level} level: circles are folds, bars 95 % intervals"
+    return figures.forest(rows, text, title=title, reference=0.5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 ABSENT = "–"
 
@@ -77,12 +77,12 @@ def span(figure: Any, digits: int = 2) -> str:
     return f"{number(figure['low'], digits)} to {number(figure['high'], digits)}"
 
 
-def has_interval(figure: Any) -> bool:
+def has_interval(figure: Any) -> TypeGuard[Mapping[str, float]]:
     """True for a mapping with low and high that are numbers."""
     return isinstance(figure, Mapping) and is_number(figure.get("low")) and is_number(figure.get("high"))
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """True for a finite number (no bool)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 

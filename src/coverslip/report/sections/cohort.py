@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from coverslip.report.contents import RunContents, dig
-from coverslip.report.facts import checked_slides, exclusions, failed
+from coverslip.report.facts import checked_slides, excluded, failed, reasons
 from coverslip.report.sections import Absent, Section
 from coverslip.report.wording import code_label, plural
 
@@ -27,32 +28,32 @@ class Stop:
 def flow(run: RunContents) -> list[Stop]:
     """The way from the table's rows to the analysed patients; stations nothing is known of are left out."""
     stops = []
-    rows, excluded = dig(run.cohort, "rows"), exclusions(run)
-    if rows is None and run.cohort is not None:
-        rows = len(dig(run.cohort, "slides") or []) + sum(excluded.values())
+    checked = {str(entry.get("slide")): entry for entry in checked_slides(run)}
+    left = [(slide, reason) for slide, reason in excluded(run) if slide not in checked]
+    rows, listed = dig(run.cohort, "rows"), dig(run.cohort, "slides")
+    if rows is None and listed is not None:
+        rows = len(listed) + len(excluded(run))
     if rows is not None:
-        stops.append(Stop("Rows of the table", plural(rows, "slide"), tuple(excluded.most_common())))
-    checked = checked_slides(run)
+        stops.append(Stop("Rows of the table", plural(rows, "slide"), _tally(reason for _, reason in left)))
+    refused = {slide: entry for slide, entry in checked.items() if entry.get("verdict") == "fail"}
     if checked:
-        refused = Counter(
-            code_label(str(reason.get("code", "")))
-            for entry in checked
-            if entry.get("verdict") == "fail"
-            for reason in (entry.get("reasons") or [{}])[:1]
-        )
-        stops.append(Stop("Opened by the preflight", plural(len(checked), "slide"), tuple(refused.most_common())))
-    refused_slides = {str(entry.get("slide")) for entry in checked if entry.get("verdict") == "fail"}
-    later = Counter(
-        f"{stage}: {reason}" for slide, (stage, reason) in failed(run).items() if slide not in refused_slides
-    )
-    counts = run.metric("counts") or {}
+        codes = (str(dig(next(iter(reasons(entry)), None), "code") or "failed") for entry in refused.values())
+        amount = plural(len(checked), "slide")
+        stops.append(Stop("Opened by the preflight", amount, _tally(map(code_label, codes))))
+    later = [f"{stage}: {reason}" for slide, (stage, reason) in failed(run).items() if slide not in refused]
+    later += [reason for slide, reason in excluded(run) if slide in checked and slide not in refused]
     if later:
-        amount = plural(len(checked) - len(refused_slides), "slide") if checked else ""
-        stops.append(Stop("Passed to tiles, features and training", amount, tuple(later.most_common())))
+        amount = plural(len(checked) - len(refused), "slide") if checked else ""
+        stops.append(Stop("Passed the preflight" if checked else "Read from feature files", amount, _tally(later)))
+    counts = run.metric("counts")
     if counts:
-        slides, patients = counts.get("slides"), counts.get("patients")
-        stops.append(Stop("Analysed", f"{plural(slides, 'slide')} of {plural(patients, 'patient')}"))
+        amount = f"{plural(counts.get('slides'), 'slide')} of {plural(counts.get('patients'), 'patient')}"
+        stops.append(Stop("Analysed", amount))
     return stops
+
+
+def _tally(causes: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    return tuple(Counter(causes).most_common())
 
 
 def _sites(run: RunContents) -> list[dict[str, Any]]:

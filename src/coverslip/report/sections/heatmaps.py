@@ -20,8 +20,8 @@ _TILES = 6  # of each rank
 
 _MEANING = {
     "evidence": "Colour is evidence: how much a tile speaks for the class, by the model's own sum. It can be negative.",
-    "attention": "Colour is attention: how much a tile counts in the average. It says where the model looked, not what it "
-    "concluded there; a tile with high attention may speak for either class.",
+    "attention": "Colour is attention: how much a tile counts in the average. It says where the model looked, not what "
+    "it concluded there; a tile with high attention may speak for either class.",
 }
 
 
@@ -107,8 +107,8 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
     found, hidden = groups(run)
     if not found:
         return Absent(
-            'There are no maps: heatmaps.slides was "none", no slide could be opened (training from features alone), or '
-            "the run stopped before they were drawn."
+            'There are no maps: heatmaps.slides was "none", no slide could be opened (training from features alone), '
+            "or the run stopped before they were drawn."
         )
     kinds = sorted({one.kind for one in run.maps if one.kind})
     return {

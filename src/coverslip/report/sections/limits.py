@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coverslip.report.contents import RunContents, dig
-from coverslip.report.facts import exclusions, failed
+from coverslip.report.facts import excluded, failed
 from coverslip.report.sections import Absent, Section
 from coverslip.report.wording import plural
 
@@ -43,16 +43,17 @@ def limits(run: RunContents) -> list[tuple[str, str]]:
     found.append(
         (
             "Cause",
-            "Maps show what these models used. That a region is highlighted is no proof that it carries the disease, and "
-            "that one is not is no proof that it is free of it.",
+            "Maps show what these models used. That a region is highlighted is no proof that it carries the disease, "
+            "and that one is not is no proof that it is free of it.",
         )
     )
-    left = sum(exclusions(run).values()) + len(failed(run))
+    left = len(excluded(run)) + len(failed(run))
     if left:
         found.append(
             (
                 "Who is missing",
-                f"{plural(left, 'row or slide', 'rows or slides')} were left out; if they differ from the rest, the figures do too.",
+                f"{plural(left, 'row or slide was', 'rows or slides were')} left out; if they differ from the rest, "
+                "so would the figures.",
             )
         )
     found.append(
@@ -66,8 +67,8 @@ def limits(run: RunContents) -> list[tuple[str, str]]:
         found.append(
             (
                 "Pseudonyms",
-                "Ids of slides and patients, paths, hosts, users, dates and times are replaced; site names, class names "
-                "and the pixels of the pictures are not. Whoever holds the run can lead the pseudonyms back.",
+                "Ids of slides and patients, paths, hosts, users, dates and times are replaced; names of sites and "
+                "classes, and the pixels of the pictures, are not. Whoever holds the run can lead the pseudonyms back.",
             )
         )
     return found

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
-from coverslip.report.facts import num_folds
+from coverslip.report.facts import fold_values, num_folds
 from coverslip.report.figures import Curve, Row
 from coverslip.report.sections import Absent, Section
 from coverslip.report.wording import METRICS, is_number, listing, metric_label, number, plural, span
@@ -28,10 +28,6 @@ def _names(run: RunContents) -> list[str]:
     return [name for name in METRICS if name in figured] + [name for name in figured if name not in METRICS]
 
 
-def _fold_values(run: RunContents, name: str) -> list[float]:
-    return [fold[name] for fold in _folds(run) if is_number(fold.get(name))]
-
-
 def _folds(run: RunContents) -> list[Mapping[str, Any]]:
     return [fold for fold in run.metric("folds") or [] if isinstance(fold, Mapping)]
 
@@ -40,13 +36,13 @@ def _spread(run: RunContents) -> Markup:
     rows = []
     for name in (n for n in _IN_FIGURE if n in _names(run)):
         label = metric_label(name)
-        rows.append(Row(label, "model", run.metric("primary", name), "model", _fold_values(run, name), group=True))
+        rows.append(Row(label, "model", run.metric("primary", name), "model", fold_values(run, name), group=True))
         rows.append(Row("", "baseline", run.metric("baseline", name), "baseline"))
         pooled = run.metric("pooled", name)
         if isinstance(pooled, Mapping):
             rows.append(Row("", "pooled", pooled, "pooled"))
     text = f"Spread over {plural(num_folds(run), 'fold')}, {run.level} level. " + " ".join(
-        f"{metric_label(name)}: folds {listing([number(v) for v in _fold_values(run, name)]) or 'not computed'}; "
+        f"{metric_label(name)}: folds {listing([number(v) for v in fold_values(run, name)]) or 'not computed'}; "
         f"mean {number(run.metric('primary', name, 'value'))} ({span(run.metric('primary', name))}); "
         f"baseline {number(run.metric('baseline', name, 'value'))}."
         for name in _IN_FIGURE

@@ -9,7 +9,7 @@ from typing import Any
 
 from coverslip.base.errors import FAILING_CODES
 from coverslip.report.contents import RunContents, dig
-from coverslip.report.facts import checked_slides, encoder, exclusions, failed, findings, leaks
+from coverslip.report.facts import encoder, excluded, failed, findings, leaks
 from coverslip.report.sections import Absent, Section
 from coverslip.report.wording import code_label, plural
 
@@ -98,7 +98,7 @@ def _told(run: RunContents) -> list[Caution]:
 
 
 def _left_out(run: RunContents) -> list[Caution]:
-    total = sum(exclusions(run).values())
+    total = len(excluded(run))
     if not total:
         return []
     return [Caution("note", f"{plural(total, 'row')} of the table excluded", "The reasons stand under Cohort.")]
@@ -108,6 +108,15 @@ def _licence(run: RunContents) -> list[Caution]:
     facts = encoder(run)
     licence = str(facts.get("licence") or "")
     name = str(facts.get("name") or "the encoder")
+    if facts and not facts.get("name"):
+        return [
+            Caution(
+                "warn",
+                "The feature files do not name their encoder",
+                "What turned tiles into numbers, and under which licence, is unknown.",
+                fix="Embed the slides again, or keep a note of where the files are from.",
+            )
+        ]
     if facts.get("gated") or _RESTRICTED.search(licence):
         return [
             Caution(
@@ -129,8 +138,7 @@ def _missing_parts(run: RunContents) -> list[Caution]:
 
 
 def _build(run: RunContents) -> dict[str, Any] | Absent:
-    found = cautions(run)
-    return {"cautions": found, "checked": len(checked_slides(run))}
+    return {"cautions": cautions(run)}
 
 
 SECTION = Section("warnings", 10, "Warnings", Path(__file__).with_suffix(".html"), _build)
