@@ -18,6 +18,7 @@ from coverslip.mil.source import BagBatches, BagSource, LabelledBags
 from coverslip.mil.supervised import Supervised
 from coverslip.mil.tasks.contract import Task
 from coverslip.nn.segments import Segments, mean
+from coverslip.nn.threads import threads_for
 from coverslip.train import fit
 from coverslip.train.fit import make_fabric
 
@@ -66,18 +67,19 @@ def fit_bags(
     batches = BagBatches(train, size=settings.batch, seed=settings.seed, max_rows=settings.max_rows)
     fabric = make_fabric(settings)
     checkpoint = None if folder is None else Path(folder) / CHECKPOINT
-    result = fit(
-        objective,
-        batches,
-        settings,
-        evaluate=None if tune is None else PatientLoss(tune, task=model.task, device=fabric.device),
-        checkpoint_path=checkpoint,
-        key=_key(train, tune, model, settings),
-        on_epoch=on_epoch,
-        progress=progress,
-        name=name,
-        fabric=fabric,
-    )
+    with threads_for(sum(train.lengths) * train.dim // len(batches)):
+        result = fit(
+            objective,
+            batches,
+            settings,
+            evaluate=None if tune is None else PatientLoss(tune, task=model.task, device=fabric.device),
+            checkpoint_path=checkpoint,
+            key=_key(train, tune, model, settings),
+            on_epoch=on_epoch,
+            progress=progress,
+            name=name,
+            fabric=fabric,
+        )
     trained = objective.network
     assert isinstance(trained, SlideModel)
     trained.card = replace(trained.card, training={**trained.card.training, **asdict(result)})

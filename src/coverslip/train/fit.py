@@ -159,7 +159,7 @@ class _Run:
             yield
 
     def _optimiser_step(self, window: range) -> None:
-        torch.manual_seed(stream_seed(self.settings.seed, "step", self.at.step, self.fabric.global_rank))
+        _seed(self.fabric.device, stream_seed(self.settings.seed, "step", self.at.step, self.fabric.global_rank))
         progress = self.at.step / max(1, self.total - 1)
         factor = rate_factor(self.at.step, self.total, warmup=self.settings.warmup, schedule=self.settings.schedule)
         for group, peak in zip(self.optimiser.param_groups, self.peaks):
@@ -252,6 +252,15 @@ class _Step(nn.Module):
 
     def forward(self, packet: _Packet) -> Tensor:
         return self.objective(packet.batch, packet.progress).loss
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    # torch.manual_seed would also queue a call for every kind of device that is not there, at each step.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def _cuda_devices(fabric: Fabric) -> list[int]:
