@@ -16,7 +16,7 @@ from coverslip.synthetic.recipe import TILE_PX, PenColour, SlideRecipe
 _INKS: dict[PenColour, tuple[float, float, float]] = {
     "red": (0.86, 0.16, 0.20),
     "green": (0.13, 0.52, 0.33),
-    "blue": (0.16, 0.24, 0.66),
+    "blue": (0.12, 0.32, 0.72),
     "black": (0.13, 0.12, 0.14),
 }
 _BLUR_SIGMA_PX = 5.0

@@ -248,7 +248,7 @@ def _tumour(
 
 
 def _fold(rng: np.random.Generator, tissue: Float32[ndarray, "h w"]) -> Float32[ndarray, "h w"]:
-    """1 everywhere but on one curved band, 30 to 60 µm wide, where the tissue lies on itself."""
+    """1 everywhere but on one curved band, up to 60 to 100 µm wide, where the tissue lies on itself."""
     nodes = len(tissue)
     inside = np.argwhere(tissue > 0.35 * tissue.max())
     cy, cx = inside[rng.integers(len(inside))] * STEP_UM
@@ -256,5 +256,5 @@ def _fold(rng: np.random.Generator, tissue: Float32[ndarray, "h w"]) -> Float32[
     turn = rng.uniform(0, np.pi)
     over = (x - cx) * np.cos(turn) + (y - cy) * np.sin(turn) + 30 * smooth_noise(rng, nodes, 50)
     length = (y - cy) * np.cos(turn) - (x - cx) * np.sin(turn)
-    half = rng.uniform(18, 30) * np.clip(1 - (length / rng.uniform(250, 400)) ** 2, 0, 1)
-    return (1 + 0.95 * np.clip((half - np.abs(over)) / 6, 0, 1)).astype(np.float32)
+    half = rng.uniform(28, 48) * np.clip(1 - (length / rng.uniform(250, 400)) ** 2, 0, 1)
+    return (1 + np.clip((half - np.abs(over)) / 6, 0, 1)).astype(np.float32)

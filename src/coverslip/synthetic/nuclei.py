@@ -206,5 +206,5 @@ def stamp(nuclei: Nuclei, side_px: int) -> UInt8[ndarray, "side side"]:
         if x < half or y < half or x + half >= side_px or y + half >= side_px:
             continue
         here = plane[y - half : y + half + 1, x - half : x + half + 1]
-        maximum(here, picture, here)
+        maximum(here, picture, out=here)
     return plane

@@ -87,9 +87,12 @@ def _concentrations(
     n = nuclei.astype(np.float32)
     h += n
     e *= 1 - n * (0.45 / 110)
-    inside = np.clip(tissue * 0.6 + 0.9 * strand + 0.5, 0, 1)
     if len(values) > 8:
-        inside = inside * values[8]
+        # The second layer of a fold is stroma of its own, so that lumens close as well.
+        second = values[8] - 1
+        e += second * (45 + 8 * grain)
+        h += second * (16 + 4 * grain)
+    inside = np.clip(tissue * 0.6 + 0.9 * strand + 0.5, 0, 1)
     return h * inside, e * inside
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def _outlines(field: Float32[ndarray, "h w"]) -> tuple[tuple[list[tuple[float, f
     """The zero line of a field as polygons with holes in level-0 px."""
     rings = [shapely.Polygon(line[:, ::-1] * STEP_PX) for line in find_contours(field, 0.0) if len(line) > 3]
     # A point lies inside where an odd number of rings goes around it: holes come out by themselves.
-    shape = shapely.symmetric_difference_all([ring.buffer(0) for ring in rings]).simplify(1.0)
+    shape = reduce(shapely.symmetric_difference, [ring.buffer(0) for ring in rings]).simplify(1.0)
     polygons = [p for p in getattr(shape, "geoms", [shape]) if p.area > 0]
     return tuple(
         tuple([(round(x, 1), round(y, 1)) for x, y in ring.coords] for ring in (p.exterior, *p.interiors))

@@ -19,7 +19,7 @@ def overlay(rgb: UInt8[ndarray, "h w 3"], tissue: TissueMask) -> UInt8[ndarray, 
     `rgb` shows the whole slide, at any size.
     """
     h, w = rgb.shape[:2]
-    inside = _resized(tissue.mask, h, w)
+    inside = _resized(tissue.usable(("pen",)), h, w)
     image = rgb.astype(np.float32)
     image[~inside] += _FADE * (255 - image[~inside])
     for name, layer in tissue.layers.items():

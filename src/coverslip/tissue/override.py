@@ -157,11 +157,14 @@ def _polygon(feature: Any, slide: Slide, where: str) -> BaseGeometry:
         raise SlideError(
             f"{where}: the coordinates are no polygon: {error}.", slide=slide.id, fix=_fix_geojson(), code=_CODE
         ) from error
-    if shape.is_empty or not np.isfinite(shape.bounds).all():
-        raise SlideError(f"{where}: the polygon is empty.", slide=slide.id, fix=_fix_geojson(), code=_CODE)
-    _must_fit(shape, slide.size, slide, where)
-    parts = shapely.get_parts(shapely.make_valid(shapely.force_2d(shape)))
-    return shapely.union_all([part for part in parts if part.geom_type in {"Polygon", "MultiPolygon"}])
+    finite = not shape.is_empty and bool(np.isfinite(shape.bounds).all())
+    if finite:
+        _must_fit(shape, slide.size, slide, where)
+        parts = shapely.get_parts(shapely.make_valid(shapely.force_2d(shape)))
+        shape = shapely.union_all([part for part in parts if part.geom_type in {"Polygon", "MultiPolygon"}])
+    if not finite or shape.is_empty:
+        raise SlideError(f"{where}: the polygon has no area.", slide=slide.id, fix=_fix_geojson(), code=_CODE)
+    return shape
 
 
 def _must_fit(shape: BaseGeometry, size: Size, slide: Slide, where: str) -> None:

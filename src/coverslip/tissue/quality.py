@@ -31,7 +31,7 @@ _INK_LEAST_UM2 = 15_000.0
 _INK_RIM_UM = 16.0
 # Detail is judged at about this scale, over windows of this size.
 FOCUS_MPP = 2.0
-_FOCUS_WINDOW_UM = 96.0
+_FOCUS_WINDOW_UM = 64.0
 # In-focus tissue keeps over this much of the contrast of 8 µm structures at 4 µm, blurred tissue loses it.
 _FOCUS_RATIO = 0.28
 _FOCUS_LEAST_CONTRAST = 4.0
@@ -62,10 +62,9 @@ def quality_layers(
     layers["fold"] = fold_layer(density, mask & ~layers["pen"], mpp=scale)
     if fine is not None:
         factor = fine.shape[0] // rgb.shape[0]
-        layers["blur"] = blur_layer(fine, mask, factor=factor, mpp=scale) & ~layers["pen"]
+        layers["blur"] = blur_layer(fine, mask & ~layers["pen"], factor=factor, mpp=scale)
     elif mpp is not None and mpp <= 1.5 * FOCUS_MPP:
-        factor = 1
-        layers["blur"] = blur_layer(rgb, mask, factor=factor, mpp=scale) & ~layers["pen"]
+        layers["blur"] = blur_layer(rgb, mask & ~layers["pen"], factor=1, mpp=scale)
     return layers
 
 
@@ -130,8 +129,8 @@ def fold_layer(density: Float32[ndarray, "h w 3"], mask: Bool[ndarray, "h w"], *
     around_r, around_g = (_mean_around(channel, mask, _FOLD_AROUND_UM / mpp) for channel in (r, g))
     usual_hue = float(np.median(r[mask] / np.maximum(g[mask], 0.05)))
     # The second condition compares the colour of what is added with the colour of the tissue.
-    same_dyes = (r - around_r) < 1.4 * usual_hue * (g - around_g)
-    strong = mask & same_dyes & (g > 1.55 * around_g) & (g > 0.5)
+    same_dyes = (r - around_r) < 1.2 * usual_hue * (g - around_g)
+    strong = mask & same_dyes & (g > 1.6 * around_g) & (g > 0.5)
     weak = mask & same_dyes & (g > 1.4 * around_g)
     return _bands(_touching(strong, weak, _FOLD_LEAST_UM2 / mpp**2), mpp)
 
@@ -160,33 +159,38 @@ def _bands(mask: Bool[ndarray, "h w"], mpp: float) -> Bool[ndarray, "h w"]:
 def blur_layer(
     fine: UInt8[ndarray, "a b 3"], mask: Bool[ndarray, "h w"], *, factor: int, mpp: float
 ) -> Bool[ndarray, "h w"]:
-    """Tissue that is out of focus, judged on `fine` with `factor` × `factor` pixels for each of the mask's.
+    """The part of `mask` that is out of focus, judged on `fine` with `factor` × `factor` pixels for each of the mask's.
 
     The measure is how much of the contrast that structures of two fine pixels' width show is left at one pixel's
     width: energy of a Laplacian over that of the same Laplacian on the image at half the size. A ratio depends neither
     on stain nor on how much there is to see; where there is next to nothing to see, nothing is flagged.
     """
-    ratio, contrast = focus_ratio(fine, factor=factor, window_px=max(1, round(_FOCUS_WINDOW_UM / mpp)))
-    flagged = (ratio < _FOCUS_RATIO) & (contrast > _FOCUS_LEAST_CONTRAST)
-    h, w = mask.shape
-    return mask & flagged[:h, :w]
+    ratio, contrast = focus_ratio(fine, mask, factor=factor, window_px=max(1, round(_FOCUS_WINDOW_UM / mpp)))
+    flagged = (ratio < _FOCUS_RATIO) & (contrast > _FOCUS_LEAST_CONTRAST) & mask
+    # A window that holds anything sharp is sharp, so what is flagged ends half a window too early.
+    half = round(_FOCUS_WINDOW_UM / mpp / 2)
+    return binary_dilation(flagged, iterations=half) & mask if half and flagged.any() else flagged
 
 
 def focus_ratio(
-    fine: UInt8[ndarray, "a b 3"], *, factor: int, window_px: int
+    fine: UInt8[ndarray, "a b 3"], mask: Bool[ndarray, "h w"], *, factor: int, window_px: int
 ) -> tuple[Float32[ndarray, "h w"], Float32[ndarray, "h w"]]:
-    """Energy of the finest detail over that of detail twice as coarse, and the latter (grey levels squared), in windows
-    of `window_px` of the coarse pixels."""
-    h, w = fine.shape[0] // factor, fine.shape[1] // factor
+    """Energy of the finest detail over that of detail twice as coarse, and the latter (grey levels squared), over the
+    part of `mask` in windows of `window_px` of its pixels."""
+    h, w = mask.shape
     # The green channel shows all common dyes.
-    grey = fine[: h * factor, : w * factor, 1].astype(np.float32)
+    grey = np.zeros((h * factor, w * factor), np.float32)
+    part = fine[: h * factor, : w * factor, 1]
+    grey[: part.shape[0], : part.shape[1]] = part
     half = _halved(grey)
-    detail = _energy(grey, factor, (h, w))
+    detail = _energy(grey, factor, mask.shape)
     if factor % 2 == 0:
-        coarse = _energy(half, factor // 2, (h, w))
+        coarse = _energy(half, factor // 2, mask.shape)
     else:
-        coarse = _energy(np.repeat(np.repeat(half, 2, 0), 2, 1), factor, (h, w))
-    detail, coarse = uniform_filter(detail, window_px), uniform_filter(coarse, window_px)
+        coarse = _energy(np.repeat(np.repeat(half, 2, 0), 2, 1), factor, mask.shape)
+    # Ink and glass have edges of their own and do not take part.
+    share = np.maximum(uniform_filter(mask.astype(np.float32), window_px), 1e-3)
+    detail, coarse = (uniform_filter(energy * mask, window_px) / share for energy in (detail, coarse))
     return detail / np.maximum(coarse, 1e-6), coarse
 
 

@@ -13,12 +13,13 @@ from coverslip.slide import Slide
 from coverslip.tissue.mask import TissueMask
 from coverslip.tissue.quality import FOCUS_MPP, blur_layer, quality_layers
 
-# A fragment smaller than this is dust or a floater; a hole smaller than this is a lumen, a vessel or a fat cell.
+# A fragment smaller than this is dust or a floater. A hole smaller than this is a lumen, a vessel or a fat cell; it is
+# smaller than a tile of 224 px at 0.5 µm/px, so that no tile of glass alone comes from filling it.
 LEAST_TISSUE_UM2 = 10_000.0
-LEAST_HOLE_UM2 = 40_000.0
+LEAST_HOLE_UM2 = 8_000.0
 # Without a scale: the same as parts of the image's area, for a slide of some 15 mm.
 _LEAST_TISSUE_PART = 5e-5
-_LEAST_HOLE_PART = 2e-4
+_LEAST_HOLE_PART = 4e-5
 # Up to this many pixels focus is judged everywhere, beyond it on samples.
 _FINE_PX = 24_000_000
 _SAMPLES = 400
@@ -53,7 +54,7 @@ def segment(slide: Slide, method: str = "otsu", *, mpp: float = 8.0, quality: bo
     if quality:
         layers = dict(quality_layers(rgb, mask, mpp=mask_mpp, fine=fine))
         if fine is None:
-            layers["blur"] = _sampled_blur(slide, mask, step, factor, mask_mpp) & ~layers["pen"]
+            layers["blur"] = _sampled_blur(slide, mask & ~layers["pen"], step, factor, mask_mpp)
     return TissueMask(
         slide=slide.id,
         mask=_to_the_edge(mask, slide.size, step),
@@ -123,9 +124,9 @@ def _to_the_edge(mask: Bool[ndarray, "h w"], size: Size, step: int) -> Bool[ndar
 def _sampled_blur(
     slide: Slide, mask: Bool[ndarray, "h w"], step: int, factor: int, mask_mpp: float
 ) -> Bool[ndarray, "h w"]:
-    """Focus of square cells of a large slide, each judged by a patch of about 0.25 mm in its middle."""
+    """Focus of square cells of a large slide, each judged by a patch of some 0.13 mm in its middle."""
     h, w = mask.shape
-    patch = max(8, round(256 / mask_mpp))
+    patch = max(8, round(128 / mask_mpp))
     side = max(patch, int(np.sqrt(np.count_nonzero(mask) / _SAMPLES)))
     blurred = np.zeros_like(mask)
     for row in range(0, h, side):

@@ -45,7 +45,7 @@ _LIMITS = (0.10, 0.18)
 _FIXED_OD = 0.08
 # Tissue must absorb this much more than glass on average, else there is none.
 _SEPARATION = 0.12
-_SMOOTH_UM = 8.0
+_SMOOTH_UM = 6.0
 
 
 def otsu(rgb: UInt8[ndarray, "h w 3"], *, mpp: float | None) -> Bool[ndarray, "h w"]:
