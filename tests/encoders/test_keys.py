@@ -96,3 +96,8 @@ def test_positions_of_a_larger_grid_are_resampled_as_transformers_does(tmp_path)
 def test_an_unknown_tensor_is_kept_for_the_strict_load_to_tell():
     assert rename("encoder.layer.0.adapter.weight") == "encoder.layer.0.adapter.weight"
     assert rename("pooler.dense.bias") is None
+
+
+def test_a_model_saved_inside_another_loses_its_prefix():
+    assert rename("vit.layernorm.weight") == "norm.weight"
+    assert rename("dinov2.embeddings.cls_token") == "cls_token"

@@ -154,3 +154,22 @@ def test_a_tile_costs_milliseconds():
     describe(tiles)
     # Measured 3 ms; the bound only catches something going badly wrong on a busy machine.
     assert (time.process_time() - start) / len(tiles) < 0.03
+
+
+def test_changed_numbers_need_a_new_revision():
+    # Features made before a change must not be mixed with features made after it: raise `revision` in
+    # zoo/texture.py and write the new numbers here, together.
+    row = describe(example_tiles(128).numpy())[5:]
+    assert published("texture").revision == "1"
+    found = {name: float(value(row, name)[0]) for name in PINNED}
+    assert found == pytest.approx(PINNED, rel=1e-3)
+    assert row.sum() == pytest.approx(50.4225, rel=1e-3)
+
+
+PINNED = {
+    "colour.haematoxylin.mean": 0.298265,
+    "nuclei.density": 8.05664,
+    "lbp.2.4": 0.0567118,
+    "contrast.eosin.4": 0.834313,
+    "orientation.mean": 0.140071,
+}

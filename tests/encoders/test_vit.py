@@ -22,7 +22,7 @@ PUBLISHED = {
     "h-optimus-0": (1134.8, 261, 567, 1536, "bicubic 224", False),
     "gigapath": (1135.0, 197, 566, 1536, "bicubic 256, centre crop 224", True),
     "hibou-b": (85.7, 261, 175, 768, "bicubic 224", True),
-    "midnight": (1134.8, 257, 566, 3072, "bicubic 224", False),
+    "midnight": (1134.8, 257, 566, 3072, "bilinear 224", False),
     "kaiko-vits16": (21.7, 197, 150, 384, "bilinear 224", False),
     "lunit-vits16": (21.7, 197, 150, 384, "bicubic 224", False),
 }

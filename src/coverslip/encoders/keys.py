@@ -18,7 +18,8 @@ there and one here, and positions are laid out otherwise where there are registe
     encoder.layer.N.layer_scale2.lambda1             blocks.N.ls2.gamma
     layernorm                                        norm
 
-Left out: `embeddings.mask_token` (used while training alone) and `pooler.*` (a layer that these models do not use; the
+A model that was saved inside another keeps that one's prefix ("vit.", "dinov2."), which is taken off. Left out:
+`embeddings.mask_token` (used while training alone) and `pooler.*` (a layer that these models do not use; the
 pooled output of Dinov2 is the class token itself).
 """
 
@@ -58,10 +59,11 @@ def rename(name: str) -> str | None:
 
     A name that is not known stays as it is, for the strict load to tell.
     """
-    if _UNUSED.fullmatch(name):
+    bare = name.removeprefix("vit.").removeprefix("dinov2.")
+    if _UNUSED.fullmatch(bare):
         return None
     for pattern, target in _RULES_COMPILED:
-        if match := pattern.fullmatch(name):
+        if match := pattern.fullmatch(bare):
             return match.expand(target)
     return name
 

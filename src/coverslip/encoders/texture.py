@@ -5,29 +5,31 @@ has to beat, and what the demo runs on. All of it is computed for a batch at onc
 milliseconds on one core.
 
 A tile is turned into optical density (Beer-Lambert: stain adds up there) and unmixed into haematoxylin, eosin and a
-rest with the fixed matrix of `coverslip.slide.stain`. Three scales are used: 1 is the tile, 2 and 4 are means over
-2 x 2 and 4 x 4 pixels, so that at 0.5 µm/px they show chromatin (0.5), nuclei (1) and glands (2 µm per pixel).
+rest (what would be DAB) with the fixed matrix of Ruifrok and Johnston. Three scales are used: 1 is the tile, 2 and 4
+are means over 2 x 2 and 4 x 4 pixels, so that at 0.5 µm/px they show chromatin (0.5), nuclei (1) and glands (2 µm per
+pixel). Distances are in pixels of scale 2 where nothing else is said.
 
-    colour.<c>.<s>      of c = haematoxylin, eosin, rest, density, saturation (scale 2): mean, sd, skewness, and the
-                        quantiles .05 .25 .5 .75 .95 .99
-    hue.cos, hue.sin, hue.spread      mean direction of the hue, weighted by chroma, and how far it spreads
-    stain.correlation   of haematoxylin with eosin; stain.ratio: share of haematoxylin in both
-    area.<a>            fractions of the tile: lumen (white), blue (dense haematoxylin), pink (eosin over haematoxylin),
-                        dark; white_blocks: 8 x 8 px blocks (scale 2) that are all white, so lumen and not cracks
-    gradient.<k>.<s>    of haematoxylin at scale k = 1, 2, 4: mean, sd, quantile-like share above a fixed slope
-    variance.<c>.<k>    local variance of c in windows of 4, 8, 16 px (scale 2), log mean and spread between windows
-    blob.<r>.<s>        difference-of-Gaussians response of haematoxylin at radius r (2 to 6 px of scale 2, 2 to 6 µm):
-                        positive energy, negative energy
-    nuclei.<s>          local maxima of the nuclear response: density, their mean and sd of haematoxylin, mean and sd of
-                        response, share of the nuclear area, mean size, clustering (variance over mean of counts in
-                        blocks), emptiness (share of blocks without one)
-    lbp.<k>.<i>         uniform rotation-invariant local binary patterns of density at scale k = 1, 2, 4: share of
-                        pixels with 0..8 bits set, and of non-uniform ones (Ojala et al. 2002,
-                        https://doi.org/10.1109/TPAMI.2002.1017623)
-    contrast.<c>.<d>    mean absolute difference of c over a distance of d = 1, 2, 4, 8, 16 px of scale 2 (what the
-                        contrast of a co-occurrence matrix measures), both directions; for d > 1 over its value at 1
-    orientation.<k>     coherence of the structure tensor in windows of 16 px (scale 2), mean and sd: strands and gland
-                        borders against noise; orientation.global: of the whole tile
+    colour.<c>.<s>          c = haematoxylin, eosin, rest, density, saturation (scale 2); s = mean, sd, skewness and the
+                            quantiles q05 q25 q50 q75 q95 q99
+    hue.cos, hue.sin        mean direction of the hue, weighted by chroma; hue.spread: how far hues lie apart, 0 to 1
+    stain.correlation       of haematoxylin with eosin, pixel by pixel; stain.ratio: share of haematoxylin in both
+    area.lumen              white share of the tile; area.white_blocks: blocks of 8 px that are white all over (lumen,
+                            not cracks); area.blue: dense haematoxylin; area.pink: eosin over haematoxylin; area.dark
+    gradient.<k>.<s>        slope of haematoxylin at scale k = 1, 2, 4: mean, sd, and the share that is steep
+    variance.<c>.<w>.<s>    log of the standard deviation of haematoxylin and eosin in windows of w = 4, 8, 16 px: its
+                            mean over windows, and how unequal windows are (sd)
+    blob.<r>.<s>            haematoxylin blurred by one sigma less that blurred by the next (r = 1.6, 2.5, 4, 6.4 px):
+                            mean of what is darker than around it (dark), and sd
+    nuclei.<s>              spots that stand out as nuclei of 2 to 6 µm radius do: density (per 1000 px), stain and
+                            response (mean, sd), area, size (log area a nucleus), inside (haematoxylin in them),
+                            clustering (variance over mean of counts in blocks of 16 px), empty (blocks without one)
+    lbp.<k>.<i>             uniform rotation-invariant local binary patterns of density at scale k = 1, 2, 4: share of
+                            pixels with i = 0..8 neighbours not below them, 9: no uniform pattern (Ojala et al. 2002,
+                            https://doi.org/10.1109/TPAMI.2002.1017623)
+    contrast.<c>.<d>        mean absolute difference of haematoxylin and eosin over d = 1, 2, 4, 8, 16 px (what the
+                            contrast of a co-occurrence matrix measures), both directions; for d > 1 over that at 1
+    orientation.<s>         coherence of the structure tensor in windows of 16 px, mean and sd: strands and gland
+                            borders against noise; orientation.global: of the whole tile
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 from scipy import ndimage
 
+from coverslip.slide.stain import HED
+
 Columns = dict[str, ndarray]  # name -> (b,)
 
 MIN_PX = 64  # a smaller tile has no 16 px windows left at scale 4
@@ -46,7 +50,7 @@ _CHUNK = 8  # tiles at a time: their planes stay in the processor's cache
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _EPS = 1e-6
 
-_UNMIX = np.linalg.inv(np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])).astype(np.float32)
+_UNMIX = np.linalg.inv(HED).astype(np.float32)
 
 
 def describe(images: UInt8[ndarray, "b h w 3"]) -> Float32[ndarray, "b d"]:

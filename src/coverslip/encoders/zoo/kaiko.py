@@ -47,7 +47,7 @@ def kaiko_vits16(name: str) -> Blueprint:
 
 def midnight(name: str) -> Blueprint:
     """Midnight-12k: the class token followed by the mean over patches, as its authors use it for classification."""
-    info = _info(name, dim=3072, resize="bicubic 224", pooling="cls+mean", source="kaiko-ai/midnight", licence="MIT")
+    info = _info(name, dim=3072, resize="bilinear 224", pooling="cls+mean", source="kaiko-ai/midnight", licence="MIT")
     vit = ViT(width=1536, depth=40, heads=24, patch_px=14, mlp_ratio=2.66667 * 2, swiglu=True, layer_scale=True)
     return PublishedViT(info, vit, translate=from_transformers)
 

@@ -22,7 +22,10 @@ ENTRIES = {
 
 
 def lunit_vits16(name: str) -> Blueprint:
-    """The class token of a ViT-S/16 trained with DINO."""
+    """The class token of a ViT-S/16 trained with DINO.
+
+    Mean and standard deviation are those of its authors' training tiles, which the hub's copy does not carry.
+    """
     info = EncoderInfo(
         name=name,
         dim=384,
