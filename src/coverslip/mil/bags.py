@@ -188,6 +188,8 @@ class Aggregator(nn.Module, ABC):
 
     uses_positions: ClassVar[bool] = False
     """Needs `xy_um`; a method that only depends on the order of rows says False."""
+    order_matters: ClassVar[bool] = False
+    """The order of a bag's rows changes the output; most methods see a bag as a set."""
 
     @abstractmethod
     def forward(self, bags: Bags, target: Target | None = None) -> BagOutput:

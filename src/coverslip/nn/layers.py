@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from coverslip.nn.segments import full
+
 
 class Projection(nn.Sequential):
     """Rows (m, d) to rows (m, hidden): a linear map, ReLU, dropout."""
@@ -58,4 +60,4 @@ class Standardise(nn.Module):
         self.sd.copy_(torch.where(flat, torch.ones_like(sd), sd))
 
     def forward(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
-        return (x.float() - self.mean) / self.sd
+        return (full(x) - self.mean) / self.sd

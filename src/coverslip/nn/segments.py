@@ -52,16 +52,21 @@ class Segments:
         return torch.repeat_interleave(bags, self.lengths, output_size=self.num_rows)
 
 
+def full(values: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    """The values in float32 where they are half precision, else as they are: what sums and exponentials are made in."""
+    return values.float() if values.dtype in _HALF else values
+
+
 def total(values: Float[Tensor, "m ..."], segments: Segments) -> Float[Tensor, "b ..."]:
     """The sum of each bag's rows; zeros for a bag without rows."""
-    wide = _wide(values)
+    wide = full(values)
     result = wide.new_zeros(len(segments), *wide.shape[1:])
     return result.scatter_reduce(0, _index(segments, wide), wide, "sum").to(values.dtype)
 
 
 def mean(values: Float[Tensor, "m ..."], segments: Segments) -> Float[Tensor, "b ..."]:
     """The mean of each bag's rows; zeros for a bag without rows."""
-    wide = _wide(values)
+    wide = full(values)
     lengths = segments.lengths.clamp(min=1).to(wide.dtype)
     return (total(wide, segments) / _like(lengths, wide)).to(values.dtype)
 
@@ -103,7 +108,7 @@ def entropy(
 
     log(N) for equal scores, 0 for a bag with one row or none.
     """
-    wide = _wide(scores)
+    wide = full(scores)
     weights = softmax(wide, segments, mask)
     # A masked row's score may be anything, infinity too: it must not meet its zero weight.
     kept = wide if mask is None else wide.masked_fill(~mask, 0)
@@ -161,12 +166,8 @@ def _positive(sums: Tensor) -> Tensor:
 
 
 def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
-    wide = _wide(values)
+    wide = full(values)
     return wide if mask is None else wide.masked_fill(~mask, -torch.inf)
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.float() if values.dtype in _HALF else values
 
 
 def _index(segments: Segments, values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 
 from coverslip.mil.bags import Aggregator, BagOutput, Bags, Target
 from coverslip.nn.layers import AttentionScores, Projection
-from coverslip.nn.segments import softmax, weighted_sum
+from coverslip.nn.segments import full, softmax, weighted_sum
 
 ENTRIES = {
     "abmil": {
@@ -61,7 +61,7 @@ class Abmil(Aggregator):
 
     def forward(self, bags: Bags, target: Target | None = None) -> BagOutput:
         h = self.projection(bags.x)  # (m, hidden)
-        a = softmax(self.scores(h).float(), bags.segments)  # (m, heads)
+        a = softmax(full(self.scores(h)), bags.segments)  # (m, heads)
         z = weighted_sum(a, h, bags.segments).flatten(1)  # (b, heads * hidden)
         return BagOutput(self.classifier(z), z, attention=a, evidence=self._evidence(a, h))
 

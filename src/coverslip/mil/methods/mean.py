@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coverslip.mil.bags import Aggregator, BagOutput, Bags, Target
 from coverslip.mil.methods._rows import RowClassifier
-from coverslip.nn.segments import mean
+from coverslip.nn.segments import full, mean
 
 ENTRIES = {
     "mean": {
@@ -29,5 +29,5 @@ class Mean(Aggregator):
 
     def forward(self, bags: Bags, target: Target | None = None) -> BagOutput:
         h, logits = self.rows(bags.x)  # (m, hidden), (m, k)
-        logits = logits.float()
+        logits = full(logits)
         return BagOutput(mean(logits, bags.segments), mean(h, bags.segments), evidence=logits)

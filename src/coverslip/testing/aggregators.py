@@ -1,0 +1,171 @@
+"""The contract of MIL methods as a test: `check_aggregator(name)` fails with a sentence where a method breaks it.
+
+from coverslip.testing.aggregators import check_aggregator
+
+def test_my_method_keeps_the_contract():
+    check_aggregator("my_method", hidden=16)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from coverslip.base.registry import AGGREGATORS
+from coverslip.mil import Aggregator, BagOutput, Bags, Target, build_aggregator, pack
+
+DIM = 12
+LENGTHS = (1, 2, 9, 40)
+
+
+def check_aggregator(name: str, **options: Any) -> None:
+    """Nothing, where the method keeps its contract; an AssertionError that says what it breaks otherwise."""
+    assert AGGREGATORS.entry(name).licence, f"{name}: its entry says no licence"
+    for outputs in (1, 2, 3):
+        method = _build(name, outputs, options)
+        _check_output(method, outputs)
+    method = _build(name, 3, options)
+    _check_evaluation(method)
+    _check_packing(method)
+    _check_order(method)
+    _check_equal_rows(method)
+    _check_learning(method)
+    _check_gradients(method)
+    _check_half_precision(_build(name, 3, options))
+
+
+def example_bags(lengths: tuple[int, ...] = LENGTHS, *, seed: int = 0) -> Bags:
+    """Bags of standard normal rows in float64 with positions on a grid."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(sum(lengths), DIM, generator=generator, dtype=torch.float64)
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    place = torch.arange(sum(lengths))
+    xy_um = torch.stack([place % 7, place // 7], 1).float() * 112
+    return Bags(x, offsets, xy_um, tuple(f"bag{i}" for i in range(len(lengths))))
+
+
+def _build(name: str, outputs: int, options: dict[str, Any]) -> Aggregator:
+    torch.manual_seed(0)
+    return build_aggregator(name, DIM, outputs, options).double().eval()
+
+
+def _check_output(method: Aggregator, outputs: int) -> None:
+    bags = example_bags()
+    output = method(bags)
+    rows = len(bags.x)
+    assert isinstance(output, BagOutput), f"forward gives {type(output).__name__}, not BagOutput"
+    assert output.logits.shape == (len(bags), outputs), f"logits are {tuple(output.logits.shape)}"
+    assert output.embedding.ndim == 2 and len(output.embedding) == len(bags), "embedding is (bags, width)"
+    assert output.attention is not None or output.evidence is not None, "neither attention nor evidence"
+    for what, values in _tensors(output).items():
+        assert torch.isfinite(values).all(), f"{what} holds NaN or infinity"
+    if output.evidence is not None:
+        assert output.evidence.shape == (rows, outputs), f"evidence is {tuple(output.evidence.shape)}"
+    if output.attention is not None:
+        assert output.attention.ndim == 2 and len(output.attention) == rows, "attention is (rows, branches)"
+        assert (output.attention >= 0).all(), "attention is negative"
+        for bag, part in zip(bags.slides, output.attention.split(bags.lengths.tolist())):
+            _same(part.sum(0), torch.ones_like(part.sum(0)), f"attention does not sum to 1 in {bag}")
+
+
+def _check_evaluation(method: Aggregator) -> None:
+    bags = example_bags()
+    before = bags.x.clone()
+    _equal(method(bags), method(bags), "two evaluations differ: is dropout on?")
+    assert torch.equal(bags.x, before), "the rows were changed in place"
+    assert not method(bags).losses, "losses without a target"
+
+
+def _check_packing(method: Aggregator) -> None:
+    bags = example_bags()
+    together = method(bags)
+    alone = [method(bag) for bag in bags.unpack()]
+    for what, values in _tensors(together).items():
+        apart = torch.cat([_tensors(output)[what] for output in alone])
+        _same(values, apart, f"{what} depends on the other bags in a batch")
+    _same(
+        _gradients(method, together.logits.square().sum()),
+        _gradients(method, torch.stack([output.logits.square().sum() for output in alone]).sum()),
+        "the parameters' gradients depend on how bags are packed",
+    )
+    backwards = bags.unpack()[::-1]
+    _same(method(pack(backwards)).logits.flip(0), together.logits, "logits depend on the order of bags")
+
+
+def _check_order(method: Aggregator) -> None:
+    (bag,) = example_bags((30,)).unpack()
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    assert bag.xy_um is not None
+    shuffled = Bags(bag.x[order], bag.offsets, bag.xy_um[order], bag.slides)
+    logits, other = method(bag).logits, method(shuffled).logits
+    if method.order_matters:
+        assert not torch.allclose(logits, other), "order_matters, yet shuffled rows change nothing: a dead module?"
+        return
+    _same(logits, other, "logits depend on the order of rows; if they should, set order_matters")
+    for what, values in _tensors(method(bag)).items():
+        if what in {"attention", "evidence"}:
+            _same(values[order], _tensors(method(shuffled))[what], f"{what} does not follow its rows")
+
+
+def _check_equal_rows(method: Aggregator) -> None:
+    (bag,) = example_bags((1,)).unpack()
+    many = bag.x.expand(50, -1)
+    output = method(Bags(many, torch.tensor([0, 50]), torch.zeros(50, 2), bag.slides))
+    assert all(torch.isfinite(values).all() for values in _tensors(output).values()), "equal rows give NaN"
+
+
+def _check_learning(method: Aggregator) -> None:
+    method.train()
+    torch.manual_seed(0)
+    bags = example_bags()
+    output = method(bags, Target(torch.tensor([0, 1, 2, 0])))
+    loss = output.logits.logsumexp(1).sum() + sum(output.losses.values())
+    loss.backward()
+    learnt = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
+    assert learnt, "nothing to learn"
+    deaf = [name for name, p in learnt if p.grad is None]
+    assert not deaf, f"no gradient reaches {deaf[:3]}"
+    assert all(torch.isfinite(p.grad).all() for _, p in learnt if p.grad is not None), "a gradient is not finite"
+    method.zero_grad()
+    method.eval()
+
+
+def _check_gradients(method: Aggregator) -> None:
+    bags = example_bags((1, 6))
+    x = bags.x.clone().requires_grad_(True)
+    # Steps of 1e-6 across a ReLU's corner or a change of the largest row are rare, and would be told as a failure.
+    ok = torch.autograd.gradcheck(lambda rows: method(bags.with_x(rows)).logits, (x,), raise_exception=False)
+    assert ok, "gradients of the logits are not those of finite differences"
+
+
+def _check_half_precision(method: Aggregator) -> None:
+    method.float()
+    bags = example_bags()
+    bags = bags.with_x(bags.x.float())
+    exact = method(bags).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = method(bags).logits.float()
+    scale = max(1.0, float(exact.detach().abs().max()))
+    assert (rough - exact).detach().abs().max() < 1e-2 * scale, "logits in bfloat16 are more than 1 % off"
+
+
+def _tensors(output: BagOutput) -> dict[str, Tensor]:
+    named = {name: getattr(output, name) for name in ("logits", "embedding", "attention", "evidence")}
+    return {name: values for name, values in named.items() if values is not None}
+
+
+def _gradients(method: Aggregator, loss: Tensor) -> Tensor:
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, found)])
+
+
+def _equal(a: BagOutput, b: BagOutput, what: str) -> None:
+    assert all(torch.equal(x, y) for x, y in zip(_tensors(a).values(), _tensors(b).values())), what
+
+
+def _same(a: Tensor, b: Tensor, what: str) -> None:
+    worst = float((a - b).detach().abs().max())
+    assert worst <= 1e-9 * max(1.0, float(b.detach().abs().max())), f"{what}: they differ by {worst:.3g}"
