@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from coverslip.base.errors import SettingsError
+from coverslip.base.progress import Silent
 from coverslip.preflight import Twins, check_cohort, check_slide
 from coverslip.synthetic import SlideRecipe, damage, make_cohort, make_slide
 
@@ -97,6 +99,34 @@ def test_hangs_and_crashes_harm_no_other_slide(slide_file: Path, tmp_path: Path)
         assert told[name].codes == ("unreadable",)
         assert told[name].verdict == "fail"
         assert words in told[name].reasons[0].message
+
+
+def test_an_interrupt_ends_the_processes_at_once(slide_file: Path, tmp_path: Path) -> None:
+    script = tmp_path / "hostile.py"
+    script.write_text(HOSTILE)
+    paths = [tmp_path / "good1.tif", tmp_path / "hang1.tif", tmp_path / "hang2.tif"]
+    for path in paths:
+        shutil.copy(slide_file, path)
+
+    class Interrupted(Silent):
+        def stage(self, name: str, total: int, *, unit: str) -> Interrupted:
+            return self
+
+        def __enter__(self) -> Interrupted:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def advance(self, n: int = 1, *, note: str = "") -> None:
+            raise KeyboardInterrupt
+
+    before = threading.active_count()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        check_cohort(paths, timeout_s=300, progress=Interrupted(), command=[sys.executable, str(script)])
+    while threading.active_count() > before and time.monotonic() - start < 60:
+        time.sleep(0.05)
+    assert time.monotonic() - start < 60
 
 
 def test_scales_go_to_their_slides(picture: np.ndarray, write, tmp_path: Path) -> None:

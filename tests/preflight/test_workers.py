@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -76,10 +79,31 @@ def test_a_crash_that_earlier_requests_may_have_caused_is_tried_again_in_a_fresh
         assert worker.ask({"do": "crash after others"}, 30)["count"] == 1
 
 
+def test_closing_ends_a_request_that_is_under_way(command: list[str]) -> None:
+    worker = Worker(command)
+    worker.ask({"do": "answer"}, 30)
+    closing = threading.Timer(0.5, worker.close)
+    closing.start()
+    start = time.monotonic()
+    with pytest.raises(WorkerLost):
+        worker.ask({"do": "hang"}, 60)
+    assert time.monotonic() - start < 10
+    with pytest.raises(WorkerLost, match="was ended"):
+        worker.ask({"do": "answer"}, 30)
+
+
+def test_a_process_that_died_between_two_requests_is_replaced(command: list[str]) -> None:
+    with Worker(command) as worker:
+        pid = worker.ask({"do": "answer"}, 30)["pid"]
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+        assert worker.ask({"do": "answer"}, 30)["pid"] != pid
+
+
 def test_what_a_process_said_last_is_told(command: list[str]) -> None:
     with (
         Worker(command) as worker,
-        pytest.raises(WorkerLost, match="ended with status 1 .ValueError: a mistake of ours"),
+        pytest.raises(WorkerLost, match=r"ended with status 1 \(ValueError: a mistake of ours\)"),
     ):
         worker.ask({"do": "raise"}, 30)
 

@@ -78,7 +78,7 @@ def _in_workers(
         # After an interrupt nothing waits for the slides that are being read: their processes are ended.
         pool.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
-            worker.kill()
+            worker.close()
 
 
 def _lost(path: Path, lost: WorkerLost) -> SlideReport:

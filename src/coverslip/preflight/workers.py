@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any
 
@@ -68,12 +69,20 @@ class Worker:
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._complaints: IO[bytes] | None = None
         self._answered = 0
+        self._closed = False
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process for good. May be called from another thread, which ends a request that is under way."""
+        self._closed = True
         self.kill()
+        if self._complaints is not None:
+            self._complaints.close()
 
     def ask(self, request: Json, timeout_s: float) -> Json:
         """The answer to a request.
@@ -89,35 +98,38 @@ class Worker:
         try:
             return self._ask(request, timeout_s)
         except WorkerLost as lost:
-            if lost.hung or fresh:
+            if lost.hung or fresh or self._closed:
                 raise
             return self._ask(request, timeout_s)
 
     def _ask(self, request: Json, timeout_s: float) -> Json:
-        if self._process is None:
-            self._start()
-        assert self._process is not None and self._process.stdin is not None
+        if self._closed:
+            raise WorkerLost("was ended", hung=False)
+        process = self._process or self._start()
+        assert process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        except OSError:
-            raise WorkerLost(self._kill_and_explain(), hung=False) from None
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+        except (OSError, ValueError):  # it is gone, or was closed by another thread
+            raise WorkerLost(self._explain(process), hung=False) from None
         try:
             line = self._answers.get(timeout=timeout_s)
         except queue.Empty:
             self.kill()
             raise WorkerLost(f"gave no answer within {timeout_s:g} s and was stopped", hung=True) from None
         if line is None:
-            raise WorkerLost(self._kill_and_explain(), hung=False)
+            raise WorkerLost(self._explain(process), hung=False)
         self._answered += 1
         answer: Json = json.loads(line)
         return answer
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen[str]:
+        if self._complaints is not None:
+            self._complaints.close()
         self._answers = queue.SimpleQueue()
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._answered = 0
-        self._process = subprocess.Popen(
+        process = self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -125,29 +137,34 @@ class Worker:
             text=True,
             encoding="utf-8",
         )
+        if self._closed:  # by another thread, just now
+            self.kill()
         # A thread of its own reads, so that a process that cannot even be killed (a dead network disk) holds up nobody.
-        threading.Thread(target=_pump, args=(self._process.stdout, self._answers), daemon=True).start()
+        threading.Thread(target=_pump, args=(process.stdout, self._answers), daemon=True).start()
         try:
             ready = self._answers.get(timeout=_START_S)
         except queue.Empty:
             ready = None
         if ready is None or json.loads(ready) != _READY:
             raise CoverslipError(
-                f"The process that opens slides does not start: it {self._kill_and_explain()}.",
+                f"The process that opens slides does not start: it {self._explain(process)}.",
                 fix="The installation looks broken: install coverslip again.",
                 code="worker",
             )
+        return process
 
-    def _kill_and_explain(self) -> str:
+    def _explain(self, process: subprocess.Popen[str]) -> str:
         """How the process ended, with the last thing it said."""
-        process, complaints = self._process, self._complaints
-        assert process is not None and complaints is not None
         try:
             status = process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             status = None
-        complaints.seek(0)
-        lines = [line.strip() for line in complaints.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        lines: list[str] = []
+        with suppress(ValueError):  # closed by another thread
+            assert self._complaints is not None
+            self._complaints.seek(0)
+            text = self._complaints.read().decode("utf-8", "replace")
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
         self.kill()
         how = "closed its end" if status is None else f"ended with status {status}"
         if status is not None and status < 0:
@@ -155,22 +172,18 @@ class Worker:
         return f"{how} ({lines[-1][:200]})" if lines else how
 
     def kill(self) -> None:
-        """Ends the process, if there is one."""
+        """Ends the process, if there is one; the next request gets another."""
         process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            if process.stdin is not None:
-                try:
-                    process.stdin.close()
-                except OSError:
-                    pass  # what was still to be written is of no use to a dead process
-            try:
-                process.wait(timeout=1)
-            except subprocess.TimeoutExpired:
-                pass  # stuck in the kernel; the system collects it once the disk answers
-        if self._complaints is not None:
-            self._complaints.close()
-            self._complaints = None
+        if process is None:
+            return
+        process.kill()
+        try:
+            process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            pass  # stuck in the kernel; the system collects it once the disk answers
+        if process.stdin is not None:
+            with suppress(OSError):
+                process.stdin.close()
 
 
 def _pump(lines: IO[str], answers: queue.SimpleQueue[str | None]) -> None:
