@@ -51,11 +51,25 @@ def copy_of(run_folder: Path, tmp_path: Path) -> Callable[..., Path]:
     return copy
 
 
-def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+@pytest.fixture
+def edit() -> Callable[[Path, Callable[[dict[str, Any]], None]], None]:
     """Changes a JSON file in place."""
-    value = json.loads(path.read_text(encoding="utf-8"))
-    change(value)
-    path.write_text(json.dumps(value), encoding="utf-8")
+
+    def change_file(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        change(value)
+        path.write_text(json.dumps(value), encoding="utf-8")
+
+    return change_file
+
+
+@pytest.fixture(scope="session")
+def secrets(run_folder: Path) -> list[str]:
+    """Every text of the run that tells whose slides these are, or where and when the work was done."""
+    predictions = pd.read_csv(run_folder / "predictions.csv", dtype=str)
+    ids = [*predictions["slide"], *predictions["patient"], DAMAGED, *UNLABELLED]
+    places = [FOLDER, "Doe Jane", "st-elsewhere", HOST, "ward7", str(run_folder), str(run_folder.parent.parent)]
+    return sorted({*ids, *places, "2026-03-14", "15:09", "2021-07-09"})
 
 
 def make_run(folder: Path, *, patients: int = 20, pictures: Callable[[str], Image.Image] | None = None) -> Path:
@@ -92,7 +106,7 @@ def make_run(folder: Path, *, patients: int = 20, pictures: Callable[[str], Imag
     )
     for fold in split.folds:
         write_json(files.model(fold.name) / "model.json", _model(fold, rng))
-    draw = pictures or (lambda slide: tissue_picture(slide, 480))
+    draw = pictures or (lambda slide: tissue_picture(slide, 240))
     for slide in cohort["slide"]:
         _draw(files, slide, draw(slide), rng)
     return folder

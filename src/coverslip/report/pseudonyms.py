@@ -124,15 +124,15 @@ class Pseudonyms:
 
     @cached_property
     def _patterns(self) -> list[tuple[re.Pattern[str], dict[str, str]]]:
-        literals = {name.casefold(): label for name, label in self._literals.items()}
         ids = {**self.patients, **self.slides}
-        long = {name.casefold(): label for name, label in ids.items() if not _PLAIN.fullmatch(name)}
-        short = {name.casefold(): label for name, label in ids.items() if _PLAIN.fullmatch(name)}
-        patterns = [(_alternatives(literals), literals), (_alternatives(long), long)]
+        # Files, folders and ids in one pass: an original id may read like the pseudonym of another.
+        long = {**{name: label for name, label in ids.items() if not _PLAIN.fullmatch(name)}, **self._literals}
+        short = {name: label for name, label in ids.items() if _PLAIN.fullmatch(name)}
+        patterns = [(_alternatives(long), long)]
         if short:
-            inner = "|".join(re.escape(name) for name in short)
-            named = re.compile(rf"(?<=['\"])(?:{inner})(?=['\"])|\b{_NAMED}(?:{inner})\b|^(?:{inner})(?=:)", re.I)
-            patterns.append((named, short))
+            inner = "|".join(map(re.escape, short))
+            named = rf"(?<=['\"])(?:{inner})(?=['\"])|\b{_NAMED}(?:{inner})\b|^(?:{inner})(?=:)"
+            patterns.append((re.compile(named, re.IGNORECASE), short))
         return patterns
 
 
@@ -144,11 +144,20 @@ def _alternatives(table: Mapping[str, str]) -> re.Pattern[str]:
 
 def _lookup(table: Mapping[str, str], match: re.Match[str]) -> str:
     found = match.group(0)
-    if found.casefold() in table:
-        return table[found.casefold()]
+    label = _label(table, found)
+    if label:
+        return label
     cut = re.match(_NAMED, found, re.IGNORECASE)  # "patient 12": the word stays
     assert cut is not None, found
-    return found[: cut.end()] + table[found[cut.end() :].casefold()]
+    return found[: cut.end()] + _label(table, found[cut.end() :])
+
+
+def _label(table: Mapping[str, str], found: str) -> str:
+    """What stands for a name, however it is written; empty where it is none."""
+    if found in table:
+        return table[found]
+    same = (label for name, label in table.items() if re.fullmatch(re.escape(name), found, re.IGNORECASE))
+    return next(same, "")
 
 
 def _ids(run: RunContents) -> tuple[set[str], set[str]]:

@@ -1,0 +1,194 @@
+"""What single sections say, and that they say nothing that the run does not bear out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from coverslip.report.contents import Map, RunContents, read_contents
+from coverslip.report.facts import encoder, failed, slide_results
+from coverslip.report.headline import headline, judgement, verdict
+from coverslip.report.sections import SECTIONS, Absent, all_sections
+from coverslip.report.sections.cohort import flow
+from coverslip.report.sections.heatmaps import groups
+from coverslip.report.sections.limits import limits
+from coverslip.report.sections.methods import sentences
+from coverslip.report.sections.warnings import cautions
+
+NOTHING = RunContents("r", Path("nowhere"))
+
+
+@pytest.fixture(scope="module")
+def run(run_folder: Path) -> RunContents:
+    return read_contents(run_folder)
+
+
+@pytest.mark.parametrize("name", SECTIONS.names())
+def test_every_section_keeps_the_contract(name: str, run: RunContents) -> None:
+    section = SECTIONS.load(name)
+    assert section.name == name and section.template.is_file() and section.title
+    assert isinstance(section.build(run), dict)
+    empty = section.build(NOTHING)
+    assert isinstance(empty, dict) or empty.reason.endswith(".")
+
+
+def test_no_two_sections_share_a_place() -> None:
+    places = [section.place for section in all_sections()]
+    assert len(set(places)) == len(places)
+
+
+def with_figures(
+    run: RunContents, primary: dict[str, Any] | None, difference: dict[str, Any] | None = None
+) -> RunContents:
+    metrics = {**(run.metrics or {}), "primary": {"auroc": primary}, "versus_baseline": {"auroc": difference}}
+    return replace(run, metrics=metrics)
+
+
+def test_the_judgement_says_no_more_than_the_interval_allows(run: RunContents) -> None:
+    good = {"value": 0.9, "low": 0.8, "high": 0.97}
+    assert "not shown" in judgement(with_figures(run, {"value": 0.7, "low": 0.45, "high": 0.9}))
+    assert judgement(with_figures(run, good)) == "Better than guessing."
+    better = judgement(with_figures(run, good, {"value": 0.1, "low": 0.02, "high": 0.2}))
+    assert "Better than the baseline too" in better
+    unsure = judgement(with_figures(run, good, {"value": 0.1, "low": -0.02, "high": 0.2}))
+    assert "is not shown" in unsure
+    assert "No better than the baseline" in judgement(with_figures(run, good, {"value": 0.0, "low": -0.1, "high": 0.1}))
+    assert judgement(with_figures(run, {"value": 0.9, "low": None, "high": None})) == ""
+    # Folds that all agree give an interval without width, which says nothing.
+    assert judgement(with_figures(run, {"value": 1.0, "low": 1.0, "high": 1.0})) == ""
+
+
+def test_a_null_figure_is_told_and_not_drawn(run: RunContents) -> None:
+    none = with_figures(run, {"value": None, "low": None, "high": None})
+    assert "could be computed" in verdict(none)
+    assert headline(none).figure is None
+    assert "not been evaluated" in verdict(NOTHING)
+
+
+def test_warnings_come_gravest_first(run: RunContents) -> None:
+    order = ["leak", "fail", "warn", "note"]
+    told = {**(run.metrics or {}), "warnings": ["LEAK. Patient 3 is in train and test.", "One fold only."]}
+    gravities = [caution.gravity for caution in cautions(replace(run, metrics=told))]
+    assert gravities == sorted(gravities, key=order.index)
+    assert gravities[0] == "leak" and "note" in gravities
+
+
+def test_a_slide_that_failed_is_told_once(run: RunContents) -> None:
+    broken = [caution for caution in cautions(run) if "biopsy-0099-broken" in caution.names]
+    assert len(broken) == 1 and broken[0].gravity == "fail"
+
+
+@pytest.mark.parametrize(
+    ("licence", "noted"),
+    [
+        ("CC-BY-NC-ND-4.0", True),
+        ("non-commercial research only", True),
+        ("Apache-2.0", False),
+        ("", False),
+        ("INCA-1", False),
+    ],
+)
+def test_a_restricted_licence_is_noted(licence: str, noted: bool, run: RunContents) -> None:
+    card = {"encoder": "uni", "dim": 1024, "licence": licence, "attributes": {}}
+    found = cautions(replace(run, models=(), environment={"encoder": card}))
+    assert any("restricted" in caution.headline for caution in found) == noted
+
+
+def test_features_of_an_unnamed_encoder_are_warned_of(run: RunContents) -> None:
+    card = {"encoder": "", "dim": 1024, "licence": "", "attributes": {}}
+    found = cautions(replace(run, models=(), environment={"encoder": card}))
+    assert any("do not name their encoder" in caution.headline for caution in found)
+
+
+def test_the_default_encoder_is_not_claimed_for_foreign_features(run: RunContents) -> None:
+    assert encoder(run)["name"] == "texture"
+    assert encoder(replace(run, models=(), check=None)) == {}
+
+
+def test_the_flow_accounts_for_every_row(run: RunContents) -> None:
+    stops = flow(run)
+    assert [stop.amount for stop in stops] == ["28 slides", "26 slides", "25 slides of 20 patients"]
+    assert stops[0].left == (("no value of lesion", 2),)
+    assert stops[1].left == (("file is cut short", 1),)
+
+
+def test_the_flow_counts_unlabelled_slides_that_were_opened_after_the_preflight(run: RunContents) -> None:
+    assert run.check is not None
+    opened = {"slides": [*run.check["slides"], {"slide": "biopsy-7001-a", "verdict": "ok"}]}
+    stops = flow(replace(run, check=opened))
+    assert [stop.amount for stop in stops] == ["28 slides", "27 slides", "26 slides", "25 slides of 20 patients"]
+    assert stops[2].left == (("no value of lesion", 1),)
+
+
+def test_a_later_success_takes_a_failure_back(copy_of: Callable[..., Path]) -> None:
+    folder = copy_of()
+    with (folder / "outcomes.csv").open("a") as file:
+        file.write("biopsy-0099-broken,check,done,,1.0\n")
+    assert failed(read_contents(folder)) == {}
+
+
+def test_slide_results_average_folds_and_ties_go_to_the_first_class() -> None:
+    frame = pd.DataFrame(
+        {
+            "slide": ["a", "a", "b"],
+            "patient": ["p", "p", "q"],
+            "fold": [0, 1, 0],
+            "set": "test",
+            "y": ["1", "1", "0"],
+            "p_0": [0.2, 0.6, 0.5],
+            "p_1": [0.8, 0.4, 0.5],
+        }
+    )
+    metrics = {"task": {"column": "y", "classes": ["0", "1"]}}
+    results = slide_results(replace(NOTHING, predictions=frame, metrics=metrics))
+    assert results["a"].probabilities["1"] == pytest.approx(0.6) and results["a"].right and results["a"].fold == "0, 1"
+    assert results["b"].decided == "0" and results["b"].confidence == 0.5
+
+
+def test_maps_of_wrong_cases_come_first_and_the_surest_first_in_each_group(run: RunContents) -> None:
+    found, hidden = groups(run)
+    assert hidden == 0 and sum(len(group.cards) for group in found) == 25
+    wrong = [group.wrong for group in found]
+    assert wrong == sorted(wrong, reverse=True) and True in wrong and False in wrong
+    for group in found:
+        confidence = [card.result.confidence for card in group.cards if card.result]
+        assert confidence == sorted(confidence, reverse=True)
+        assert all(card.result is not None and card.result.right != group.wrong for card in group.cards)
+
+
+def test_a_map_without_a_prediction_is_shown_apart(run: RunContents) -> None:
+    found, _ = groups(replace(run, maps=(*run.maps, Map("stranger", None))))
+    assert found[-1].title.startswith("Not tested") and found[-1].cards[0].slide == "stranger"
+
+
+def test_the_methods_name_what_was_done_and_nothing_else(run: RunContents) -> None:
+    text = " ".join(sentences(run))
+    for part in (
+        "25 whole-slide images of 20 patients",
+        "224 × 224 px at 0.5 µm/px",
+        "“texture”",
+        "Apache-2.0",
+        "seed 0",
+    ):
+        assert part in text
+    foreign = " ".join(sentences(replace(run, check=None)))
+    assert "segmented" not in foreign and "Features had been made from tiles of 224 px" in foreign
+    assert sentences(NOTHING) == []
+
+
+def test_limits_speak_of_other_hospitals_unless_there_are_external_patients(run: RunContents) -> None:
+    assert "Other patients, other scanners" in dict(limits(run))
+    external = {**(run.metrics or {}), "external": {"auroc": {"value": 0.8}}}
+    assert "Other patients, other scanners" not in dict(limits(replace(run, metrics=external)))
+    assert "Pseudonyms" in dict(limits(replace(run, pseudonymised=True)))
+
+
+def test_one_site_alone_says_that_others_are_unknown(run: RunContents) -> None:
+    one = {**(run.evaluation or {}), "sites": [{"site": "north", "patients": 20}]}
+    found = SECTIONS.load("sites").build(replace(run, evaluation=one))
+    assert isinstance(found, Absent) and "north" in found.reason
