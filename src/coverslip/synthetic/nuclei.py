@@ -39,7 +39,7 @@ KINDS = (
     Kind("epithelial", 4.2, 3.0, 0.13, 0.05, 84, 0.24, 1, 0.45),
     Kind("fibroblast", 6.6, 1.25, 0.22, 0.10, 86, 0.18, 0, 0.0),
     Kind("lymphocyte", 2.8, 2.5, 0.08, 0.05, 128, 0.26, 0, 0.10),
-    Kind("tumour", 5.0, 3.8, 0.20, 0.11, 92, 0.38, 2, 0.55),
+    Kind("tumour", 5.0, 3.8, 0.22, 0.11, 88, 0.40, 2, 0.65),
 )
 EPITHELIAL, FIBROBLAST, LYMPHOCYTE, TUMOUR = range(4)
 
@@ -143,7 +143,7 @@ def _gland_nuclei(rng: np.random.Generator, layout: Layout) -> Placed:
 
 
 def _tumour_nuclei(rng: np.random.Generator, layout: Layout) -> Placed:
-    points = _jittered(rng, layout, 9.0, 0.22, np.argwhere(layout.atypia > 0.5))
+    points = _jittered(rng, layout, 9.3, 0.22, np.argwhere(layout.atypia > 0.5))
     keep = (at_nodes(layout.atypia, points, STEP_UM) > 0.5) & (at_nodes(layout.lumen, points, STEP_UM) < -2.5)
     keep &= (at_nodes(layout.tissue, points, STEP_UM) > 2) & (rng.random(len(points)) < 0.90)
     points = points[keep]

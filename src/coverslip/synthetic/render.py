@@ -73,12 +73,12 @@ def _concentrations(
     e = 47 + 13 * density + 9 * strand
     e *= np.clip((strand + 2.1 + 0.6 * density) * 1.3, 0.08, 1)
     h = 8 + 3 * density + 2.5 * strand
-    # Epithelium: granular cytoplasm, bluer in the lesion; a thin cleft on its outside.
+    # Epithelium: granular cytoplasm, paler in the lesion, which its crowded nuclei darken; a thin cleft on its outside.
     wall = np.clip(epithelium * 0.7 + 0.8 * grain + 0.5, 0, 1)
     cleft = np.clip(1.6 - np.abs(epithelium + 2.0) * 0.8, 0, 1)
     e *= 1 - 0.55 * cleft
-    e += wall * (40 + 5 * grain - 2 * atypia - e)
-    h += wall * (17 + 3.5 * grain + 5 * atypia - h)
+    e += wall * (40 + 5 * grain - 11 * atypia - e)
+    h += wall * (17 + 3.5 * grain - 2 * atypia - h)
     # Lumen: empty, or filled with pale pink secretion.
     open_ = np.clip(lumen * 0.8 + 0.7 * grain + 0.5, 0, 1) * wall
     e += open_ * (1 + (17 + 4 * grain) * secretion - e)

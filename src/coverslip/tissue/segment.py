@@ -21,7 +21,7 @@ LEAST_HOLE_UM2 = 8_000.0
 _LEAST_TISSUE_PART = 5e-5
 _LEAST_HOLE_PART = 4e-5
 # Up to this many pixels focus is judged everywhere, beyond it on samples.
-_FINE_PX = 24_000_000
+_FINE_PX = 12_000_000
 _SAMPLES = 400
 
 
