@@ -225,9 +225,19 @@ def test_external_rows_have_figures_of_their_own(make_predictions, sizes) -> Non
     external = both.metrics["external"]
     assert external["counts"]["patients"] == 20
     assert external["auroc"]["interval"] == "mean of 5 fitted models, test patients resampled, 200, 95%"
-    only = run(outside, None, sizes()).metrics
-    assert only["external"] == external
-    assert only["primary"]["auroc"]["value"] is None
+    only = run(outside, None, [], sites=pd.Series(dict.fromkeys(outside["slide"], "elsewhere")))
+    assert only.metrics["external"] == external
+    assert only.metrics["primary"]["auroc"]["value"] is None
+    assert only.curves["set"] == "external"
+    assert np.sum(only.curves["confusion"]["counts"]) == 20
+    assert [(row["site"], row["patients"]) for row in only.curves["sites"]] == [("elsewhere", 20)]
+    assert says(only.metrics["warnings"], "Only 8 patients of class 0")
+    assert both.curves["set"] == "test"
+
+
+def test_nothing_to_evaluate_is_no_crash(make_predictions) -> None:
+    found = run(make_predictions()[:0], None, [])
+    assert says(found.metrics["warnings"], "no prediction to evaluate")
 
 
 def test_sites_of_slides_become_sites_of_patients(make_predictions, sizes) -> None:

@@ -69,6 +69,15 @@ def test_a_path_that_comes_twice_is_checked_once(slide_file: Path) -> None:
     assert len(check_cohort([slide_file, str(slide_file)]).slides) == 1
 
 
+def test_a_table_may_name_slides_otherwise_than_their_files(slide_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.svs").write_text("no slide")
+    found = check_cohort([slide_file, slide_file, tmp_path / "b.svs"], names=["x", "y", "z"], mpp={"y": 0.25})
+    assert [slide.slide for slide in found.slides] == ["x", "y", "z"]
+    assert [slide.mpp for slide in found.slides] == [0.5, 0.25, None]
+    assert found.slides[1].codes == ("mpp_conflict", "duplicate_of")
+    assert found.twins == (Twins("x", "y", "exact"),)
+
+
 def test_no_slides_are_no_crash() -> None:
     assert check_cohort([]).slides == ()
 

@@ -123,6 +123,6 @@ def test_a_process_that_never_comes_up_is_an_error_of_the_installation() -> None
 def test_the_current_folder_does_not_shadow_our_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "json.py").write_text("raise ImportError('not this one')")
     monkeypatch.chdir(tmp_path)
-    request = {"path": str(tmp_path / "absent.svs"), "mpp": None, "fallback_mpp": None, "reader": None}
+    request = {"path": str(tmp_path / "absent.svs"), "id": "absent", "mpp": None, "fallback_mpp": None, "reader": None}
     with Worker(worker_command("coverslip.preflight.check")) as worker:
         assert worker.ask(request, 60)["verdict"] == "fail"

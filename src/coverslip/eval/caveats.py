@@ -33,16 +33,17 @@ def caveats(
 ) -> list[str]:
     """Warnings, the gravest first; empty where there is nothing to warn of."""
     return [
-        *_about_the_data(units, classes, level, repeated, unlabelled),
+        *about_the_data(units, classes, level, repeated, unlabelled),
         *_about_the_folds(folds, classes, level),
         *_about_the_model(folds, units, classes, level, primary, pooled),
         *_about_the_baseline(baseline, versus_baseline),
     ]
 
 
-def _about_the_data(
+def about_the_data(
     units: Units, classes: Sequence[str], level: UnitLevel, repeated: Sequence[str], unlabelled: int
 ) -> list[str]:
+    """Warnings about who was tested; `repeated` are patients of several folds, `unlabelled` counts dropped rows."""
     found = []
     counts = units.counts(classes)
     scarce = min(counts, key=lambda name: counts[name])

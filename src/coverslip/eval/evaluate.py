@@ -21,7 +21,7 @@ import pandas as pd
 from coverslip.base.errors import TableError
 from coverslip.base.files import finite
 from coverslip.eval import baseline as mean_sd_baseline
-from coverslip.eval.caveats import caveats
+from coverslip.eval.caveats import about_the_data, caveats
 from coverslip.eval.curves import confusion, discrimination, reliability, site_table
 from coverslip.eval.folds import FoldResult, FoldSize, difference, fold_results, mean_sd, over_folds
 from coverslip.eval.interval import Interval, patient_bootstrap
@@ -54,11 +54,11 @@ def evaluate(
 ) -> Evaluation:
     """Metrics and curves of a run.
 
-    `predictions` and `baseline` are tables like predictions.csv: slide, patient, fold, set, the target's column (class
-    names) and p_<class>; repeat where folds were drawn more than once. Rows of the set "test" are out-of-fold
-    predictions; rows of the set "external" get figures of their own, from the mean over the folds' models. `task` has
-    kind, column and classes. `sites` names the site of a slide, by slide id. `warnings` are the caller's (leaks,
-    missing features); they stand first.
+    `predictions` and `baseline` are tables like predictions.csv: slide, patient, fold, set, the target's column
+    (class names) and p_<class>; repeat where folds were drawn more than once. Rows of the set "test" are out-of-fold
+    predictions; rows of the set "external" get figures of their own, from the mean over the folds' models, and the
+    curves where they are alone. `task` has kind, column and classes. `sites` names the site of a slide, by slide id.
+    `warnings` are the caller's (leaks, missing features); they stand first.
 
     Raises:
         TableError: a column is missing, a label is no class, a probability is NaN, a patient has two outcomes.
@@ -111,10 +111,16 @@ def evaluate(
             repeated=repeated,
             unlabelled=unlabelled,
         )
+    elif external is not None:
+        # Another cohort alone: its figures are under "external", and the curves are its.
+        rows, units = external, reduce(external, level)
+        repeated = overlapping(external)
+        doubts = about_the_data(units, what.classes, level, [], unlabelled)
     else:
-        doubts = ["No out-of-fold prediction: primary and pooled figures are null."]
+        doubts = ["There is no prediction to evaluate: every figure is null."]
     metrics["warnings"] = [*warnings, *doubts]
     curves = _curves(units, folds, what, level, repeated=bool(repeated))
+    curves["set"] = "external" if rows is external else "test"
     curves["sites"] = _sites(rows, units, sites, what.classes, level, resamples, seed)
     return Evaluation(finite(metrics), finite(curves))
 
@@ -125,8 +131,8 @@ def _read(frame: pd.DataFrame, task: Task, *, where: str) -> tuple[Rows, Rows | 
         raise TableError(f"{where}: no column 'set'; it says test or external.")
     is_external = frame["set"].astype(str) == "external"
     rows, unlabelled = read_rows(frame[~is_external], task, where=where)
-    external, _ = read_rows(frame[is_external], task, where=where)
-    return rows, external if len(external) else None, unlabelled
+    external, also_unlabelled = read_rows(frame[is_external], task, where=where)
+    return rows, external if len(external) else None, unlabelled + also_unlabelled
 
 
 def _resampled(units: Units, classes: Sequence[str], resamples: int, seed: int, *, models: str) -> dict[str, Interval]:

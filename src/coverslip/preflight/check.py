@@ -18,21 +18,27 @@ from coverslip.slide import Slide, slide_id
 
 
 def check_slide(
-    path: Path | str, *, mpp: float | None = None, fallback_mpp: float | None = None, reader: str | None = None
+    path: Path | str,
+    *,
+    id: str | None = None,
+    mpp: float | None = None,
+    fallback_mpp: float | None = None,
+    reader: str | None = None,
 ) -> SlideReport:
     """What there is to say about one slide; never raises for what is wrong with the file.
 
-    `mpp` is what the user says of this slide, `fallback_mpp` what holds where neither user nor file says anything;
-    one that no microscope has becomes a finding. `reader` forces a reader by name. This opens the file in this very
-    process: a file that crashes native code takes it along, so for files that nobody has seen use `check_cohort`.
+    `id` is the slide's name where a table gives it one other than the file's. `mpp` is what the user says of this
+    slide, `fallback_mpp` what holds where neither user nor file says anything; one that no microscope has becomes a
+    finding. `reader` forces a reader by name. This opens the file in this very process: a file that crashes native
+    code takes it along, so for files that nobody has seen use `check_cohort`.
 
     Raises:
         SettingsError: there is no reader of that name.
     """
     path = Path(path)
-    report = SlideReport(slide=slide_id(path), path=str(path), digest=_digest(path))
+    report = SlideReport(slide=id or slide_id(path), path=str(path), digest=_digest(path))
     try:
-        slide, findings = _opened(path, mpp, fallback_mpp, reader)
+        slide, findings = _opened(path, id, mpp, fallback_mpp, reader)
     except SlideError as error:
         return report.with_reason(error.finding())
     with slide:
@@ -70,7 +76,8 @@ def main() -> None:
 
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     return check_slide(
-        Path(request["path"]),
+        request["path"],
+        id=request["id"],
         mpp=request["mpp"],
         fallback_mpp=request["fallback_mpp"],
         reader=request["reader"],
@@ -78,21 +85,21 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _opened(
-    path: Path, mpp: float | None, fallback_mpp: float | None, reader: str | None
+    path: Path, id: str | None, mpp: float | None, fallback_mpp: float | None, reader: str | None
 ) -> tuple[Slide, list[Finding]]:
     """The open slide, and a finding where a scale that was given is none; the slide is then opened without it."""
     findings = []
     try:
-        slide = Slide.open(path, mpp=mpp, reader=reader)
+        slide = Slide.open(path, mpp=mpp, reader=reader, id=id)
     except SlideError as error:
         if mpp is None or error.code != "mpp_implausible":
             raise
         findings.append(error.finding())
-        slide = Slide.open(path, reader=reader)
+        slide = Slide.open(path, reader=reader, id=id)
     if slide.mpp is not None or fallback_mpp is None or mpp is not None:
         return slide, findings
     slide.close()
-    again, more = _opened(path, fallback_mpp, None, reader)
+    again, more = _opened(path, id, fallback_mpp, None, reader)
     return again, [*findings, *more]
 
 

@@ -21,6 +21,7 @@ _COMMAND_MODULE = "coverslip.preflight.check"
 def check_cohort(
     paths: Iterable[Path | str],
     *,
+    names: Sequence[str] | None = None,
     mpp: Mapping[str, float] | None = None,
     fallback_mpp: float | None = None,
     reader: str | None = None,
@@ -29,21 +30,25 @@ def check_cohort(
     progress: Progress = SILENT,
     command: Sequence[str] | None = None,
 ) -> CheckReport:
-    """What there is to say about slides, in the order of `paths` (a path that comes twice is checked once).
+    """What there is to say about slides, in the order of `paths`.
 
-    `mpp` gives µm per pixel by slide id where the table knows it, `fallback_mpp` where nobody else does. Each slide is
-    read in one of `jobs` child processes for at most `timeout_s` seconds; one that crashes or hangs is unreadable and
-    harms no other. `command` starts another worker than ours (see `preflight.workers.serve`).
+    `names` are the slides' ids where a table gives them; without it they come from the files, and a path that comes
+    twice is checked once. `mpp` gives µm per pixel by slide id where the table knows it, `fallback_mpp` where nobody
+    else does. Each slide is read in one of `jobs` child processes for at most `timeout_s` seconds; one that crashes
+    or hangs is unreadable and harms no other. `command` starts another worker than ours (see
+    `preflight.workers.serve`).
 
     Raises:
         SettingsError: there is no reader of that name.
     """
     if reader is not None:
         READERS.entry(reader)
-    unique = list(dict.fromkeys(map(Path, paths)))
+    files = list(map(Path, paths)) if names is not None else list(dict.fromkeys(map(Path, paths)))
+    ids = list(names) if names is not None else [slide_id(path) for path in files]
+    assert len(ids) == len(files), "one name a path"
     requests: list[Json] = [
-        {"path": str(p), "mpp": (mpp or {}).get(slide_id(p)), "fallback_mpp": fallback_mpp, "reader": reader}
-        for p in unique
+        {"path": str(path), "id": id, "mpp": (mpp or {}).get(id), "fallback_mpp": fallback_mpp, "reader": reader}
+        for path, id in zip(files, ids)
     ]
     reports = _in_workers(requests, command or worker_command(_COMMAND_MODULE), timeout_s, jobs, progress)
     return compare(reports)
@@ -64,7 +69,7 @@ def _in_workers(
         try:
             return SlideReport.from_json(own.worker.ask(request, timeout_s))
         except WorkerLost as lost:
-            return _lost(Path(request["path"]), lost)
+            return _lost(request, lost)
 
     pool = ThreadPoolExecutor(max_workers=max(1, min(jobs, len(requests))))
     try:
@@ -81,10 +86,10 @@ def _in_workers(
             worker.close()
 
 
-def _lost(path: Path, lost: WorkerLost) -> SlideReport:
+def _lost(request: Json, lost: WorkerLost) -> SlideReport:
     return SlideReport(
-        slide=slide_id(path),
-        path=str(path),
+        slide=request["id"],
+        path=request["path"],
         reasons=(
             Finding(
                 "unreadable",
