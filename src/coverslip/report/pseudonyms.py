@@ -9,9 +9,11 @@ is replaced in free text only where it is quoted or follows a word such as "pati
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import groupby
+from os.path import commonprefix
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -138,8 +140,25 @@ class Pseudonyms:
 
 def _alternatives(table: Mapping[str, str]) -> re.Pattern[str]:
     """Any key of the table as a whole word, the longest first; '_' and '-' end a word, as they join ids to suffixes."""
-    inner = "|".join(re.escape(name) for name in sorted(table, key=len, reverse=True))
-    return re.compile(rf"(?<![^\W_])(?:{inner})(?![^\W_])" if inner else r"(?!)", re.IGNORECASE)
+    names = sorted({_small(name) for name in table if name})
+    inner = _tree(names) if names else r"(?!)"
+    return re.compile(rf"(?<![^\W_])(?:{inner})(?![^\W_])", re.IGNORECASE)
+
+
+def _tree(names: Sequence[str]) -> str:
+    """A pattern of sorted names with shared beginnings written once: thousands of ids are found in one reading."""
+    start = commonprefix((names[0], names[-1]))
+    rest = [name[len(start) :] for name in names]
+    if len(rest) == 1:
+        return re.escape(start)
+    branches = [_tree(list(group)) for _, group in groupby((r for r in rest if r), key=lambda r: r[0])]
+    # The empty rest comes last: a longer name wins over one that it begins with.
+    return re.escape(start) + "(?:" + "|".join([*branches, *([""] if "" in rest else [])]) + ")"
+
+
+def _small(name: str) -> str:
+    """The name in small letters, where these still match it."""
+    return name.lower() if re.fullmatch(re.escape(name.lower()), name, re.IGNORECASE) else name
 
 
 def _lookup(table: Mapping[str, str], match: re.Match[str]) -> str:
@@ -156,6 +175,7 @@ def _label(table: Mapping[str, str], found: str) -> str:
     """What stands for a name, however it is written; empty where it is none."""
     if found in table:
         return table[found]
+    # Rare: another case than the one in the files.
     same = (label for name, label in table.items() if re.fullmatch(re.escape(name), found, re.IGNORECASE))
     return next(same, "")
 
