@@ -12,8 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import groupby
-from os.path import commonprefix
+from itertools import groupby, takewhile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -147,7 +146,9 @@ def _alternatives(table: Mapping[str, str]) -> re.Pattern[str]:
 
 def _tree(names: Sequence[str]) -> str:
     """A pattern of sorted names with shared beginnings written once: thousands of ids are found in one reading."""
-    start = commonprefix((names[0], names[-1]))
+    # In sorted names, what the first and the last share, all share.
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(names[0], names[-1]))
+    start = "".join(letter for letter, _ in shared)
     rest = [name[len(start) :] for name in names]
     if len(rest) == 1:
         return re.escape(start)
