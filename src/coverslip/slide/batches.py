@@ -15,6 +15,8 @@ from coverslip.base.errors import SlideError
 
 # Batches that are read ahead of the one the caller works on.
 _AHEAD = 2
+# The code of reading from a slide that was closed: the caller's mistake, not a tile's damage.
+CLOSED = "closed"
 
 
 @dataclass(frozen=True)
@@ -97,5 +99,7 @@ def _fill(filling: _Filling, read_tile: Callable[[int], ndarray], rows: ndarray)
         try:
             filling.images[row] = read_tile(int(filling.index[row]))
         except SlideError as error:
+            if error.code == CLOSED:
+                raise
             filling.ok[row] = False
             filling.errors[row] = error.message

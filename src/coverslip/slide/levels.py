@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from coverslip.base.geometry import Size
@@ -18,8 +19,8 @@ def downsample_of(level: Size, base: Size) -> float:
     of the sizes (2.0004) is then wrong and the whole number is right: it is taken where both sides agree with it.
     """
     ratio = (base.width / level.width + base.height / level.height) / 2
-    # The widest range of whole factors that can give this level by dropping or keeping a row at each halving.
-    for factor in {round(ratio), round(base.width / level.width), round(base.height / level.height)}:
+    # Small levels fit several factors; scanners halve, so the power of two comes first.
+    for factor in (2 ** round(math.log2(ratio)), round(ratio)):
         if factor >= 1 and all(
             side * factor - factor < whole < side * factor + factor for side, whole in zip(level, base)
         ):

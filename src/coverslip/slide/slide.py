@@ -16,7 +16,7 @@ from numpy import ndarray
 from coverslip.base.errors import Finding, SlideError
 from coverslip.base.fingerprint import path_digest
 from coverslip.base.geometry import Box, Size, Tiles
-from coverslip.slide.batches import TileBatch, read_batches
+from coverslip.slide.batches import CLOSED, TileBatch, read_batches
 from coverslip.slide.discover import slide_id
 from coverslip.slide.levels import best_level, downsample_of
 from coverslip.slide.reader import Reader, SlideInfo
@@ -195,6 +195,7 @@ class Slide:
         """
         if batch < 1 or threads < 1:
             raise ValueError(f"batch and threads are whole numbers over 0, not {batch} and {threads}")
+        self._open_reader()
         self._all_inside(tiles)
         side = Size(tiles.spec.size_px, tiles.spec.size_px)
         return read_batches(
@@ -228,7 +229,7 @@ class Slide:
 
     def _open_reader(self) -> Reader:
         if self._handle is None:
-            raise SlideError("The slide is closed.", slide=self.id, fix="Open it again.", code="closed")
+            raise SlideError("The slide is closed.", slide=self.id, fix="Open it again.", code=CLOSED)
         return self._handle
 
     def _whole(self, scale: float) -> UInt8[ndarray, "h w 3"]:

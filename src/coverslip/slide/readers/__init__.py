@@ -14,6 +14,7 @@ the user reads. A file that was cut short, or has more axes than a slide, is set
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from coverslip.base.errors import SlideError
@@ -65,7 +66,9 @@ def asked() -> list[str]:
 
 def _open(name: str, path: Path, slide: str) -> Reader:
     kind = READERS.load(name)
-    with guarded(slide, f"Opening the file with {name}", code="unreadable", fix=_FIX):
+    with guarded(slide, f"Opening the file with {name}", code="unreadable", fix=_FIX), warnings.catch_warnings():
+        # What libraries warn about is told as findings and errors; a damaged DICOM header alone gives dozens.
+        warnings.simplefilter("ignore")
         reader: Reader = kind(path)
     return reader
 

@@ -39,7 +39,8 @@ def read_header(file: Path) -> Any | None:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
-    tags = ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType"]
+    tags = ["SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType"]
+    tags += ["TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths"]
     try:
         return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
     except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError):

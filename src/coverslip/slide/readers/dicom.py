@@ -45,6 +45,9 @@ _ONE_SERIES = "Put each series into a folder of its own, or give one file."
 class DicomReader(Reader):
     def __init__(self, path: Path) -> None:
         files = _files(path)
+        for file in files:
+            header = read_header(file) or {}
+            _refuse_stack(header.get("TotalPixelMatrixFocalPlanes") or 1, header.get("NumberOfOpticalPaths") or 1)
         self._wsi = _open(files, path)
         try:
             self._levels = [_Frames(level.default_instance) for level in self._wsi.levels]
@@ -117,13 +120,8 @@ class _Frames:
         self.mpp = None if spacing is None else (float(spacing.width) * 1000, float(spacing.height) * 1000)
         self.tag = str(instance.dataset.photometric_interpretation)
         self.syntax = self._data.transfer_syntax
-        planes, paths = len(instance.focal_planes), len(instance.optical_paths)
-        if planes > 1 or paths > 1:
-            raise SlideError(
-                f"The slide has {planes} focal planes and {paths} optical paths.",
-                code="extra_axes",
-                fix="A slide is one colour image: export one plane and one optical path.",
-            )
+        # Planes and paths may also lie in instances of their own, each of which has one.
+        _refuse_stack(len(instance.focal_planes), len(instance.optical_paths))
         if self._data.bits != 8:
             raise SlideError(
                 f"Pixels are stored as {self._data.samples_per_pixel} x {self._data.bits} bits ({self.tag}); "
@@ -227,6 +225,15 @@ def _files(path: Path) -> list[Path]:
         found = f"{len(series)} series" if series else "no series"
         raise SlideError(f"The folder holds {found} of whole-slide images.", code="unreadable", fix=_ONE_SERIES)
     return next(iter(series.values()))
+
+
+def _refuse_stack(planes: int, paths: int) -> None:
+    if planes > 1 or paths > 1:
+        raise SlideError(
+            f"The slide has {planes} focal planes and {paths} optical paths.",
+            code="extra_axes",
+            fix="A slide is one colour image: export one plane and one optical path.",
+        )
 
 
 def _open(files: list[Path], path: Path) -> Any:
