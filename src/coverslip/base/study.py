@@ -198,7 +198,7 @@ class EvaluationSettings(Settings):
 class HeatmapSettings(Settings):
     """Which maps are drawn."""
 
-    slides: str | Annotated[int, Field(ge=0)] = "auto"
+    slides: Literal["auto", "all", "none"] | Annotated[int, Field(ge=0)] = "auto"
     """auto: every slide up to 50, else 20 (right and wrong, each class); or a number, "all", "none"."""
     method: str = "auto"
     """An explainer by name: `coverslip list explainers`; auto: evidence where the method has it, else attention."""

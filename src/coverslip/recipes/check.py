@@ -49,6 +49,7 @@ def check_study(job: Job, *, skip: Collection[str] = ()) -> dict[str, str]:
         slides,
         names=list(frame["slide"]),
         mpp={slide: float(value) for slide, value in mpp.items() if value == value},
+        fallback_mpp=job.study.slides.mpp,
         reader=job.study.slides.reader,
         timeout_s=job.study.slides.timeout_s,
         progress=job.progress,

@@ -1,0 +1,236 @@
+"""`coverslip heatmap`: maps of a finished run. Each slide is explained by the models that did not train on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from coverslip.base.errors import CoverslipError, FeatureError, SettingsError, SlideError
+from coverslip.base.files import atomic, read_json, write_json
+from coverslip.base.geometry import Tiles
+from coverslip.base.progress import SILENT, Progress
+from coverslip.base.registry import suggest
+from coverslip.base.study import Study
+from coverslip.cohort import Split, load_cohort
+from coverslip.eval.localisation import MappedSlide, localisation
+from coverslip.explain import TileScores
+from coverslip.explain import explain as explain_bag
+from coverslip.mil import SlideModel
+from coverslip.recipes.embed import feature_store
+from coverslip.recipes.job import LOG, Job, logged
+from coverslip.recipes.slides import opened, tile_images
+from coverslip.slide import Slide
+from coverslip.store import Features, OutcomeLog, Run
+from coverslip.tissue import mask_from_geojson
+
+_FEW = 20
+_ALL = 50
+_ANNOTATION_MPP = 8.0
+
+
+@dataclass
+class Maps:
+    """The pictures that were drawn and the slides that failed."""
+
+    pictures: list[Path] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SlideMap:
+    """The explanation of one slide of a run. `image` draws it over the slide where the run knows where that is."""
+
+    scores: TileScores
+    row: Mapping[str, Any] | None
+    study: Study
+
+    def image(self, *, mpp: float = 8.0) -> Image.Image:
+        """The map at `mpp` µm per pixel, over the slide, with a scale bar.
+
+        Raises:
+            SlideError: the slide's file cannot be found or read.
+        """
+        if self.row is None:
+            raise SlideError(
+                "the run's table does not say where the slide is.",
+                slide=self.scores.slide,
+                fix="Draw it yourself: scores.image(slide, mpp=8).",
+            )
+        with opened(self.row, self.study) as slide:
+            return self.scores.image(slide, mpp=mpp)
+
+
+def explain(run: Run, bag: Features, *, method: str = "auto") -> SlideMap:
+    """What each tile of a slide says to a run's models; models that trained on the slide are left out.
+
+    Raises:
+        FeatureError: the features are of another encoder than the run's, or have no positions.
+        SettingsError: the method cannot give such scores.
+    """
+    models = [SlideModel.load(run.files.model(name)) for name in unseen(run.split, bag.slide)]
+    scores = explain_bag(models, bag, method=method)
+    rows = {row["slide"]: row for row in _rows(run.settings)}
+    return SlideMap(scores, rows.get(bag.slide), run.settings)
+
+
+def heatmaps_of(
+    run_folder: Path,
+    slides: Sequence[str],
+    *,
+    method: str = "auto",
+    out: Path | None = None,
+    progress: Progress = SILENT,
+) -> Maps:
+    """Draws the maps of some slides of a finished run.
+
+    Raises:
+        SettingsError: no such run, slide or method.
+    """
+    run = Run.open(run_folder)
+    study = run.settings
+    cohort = load_cohort(study.cohort, need_paths=True)
+    unknown = [slide for slide in slides if slide not in cohort.slides]
+    if unknown:
+        raise SettingsError(f"The run has no slide {unknown[0]!r}.", fix=suggest(unknown[0], list(cohort.slides)))
+    job = Job(study, cohort, run.files, feature_store(study), OutcomeLog(run.files.outcomes), progress)
+    with logged(run.files, "heatmap"):
+        return _draw(job, run.split, list(slides), method=method, folder=out or run.files.heatmaps)[0]
+
+
+def draw_heatmaps(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Draws the maps that the study asks for; the metrics, with how well the maps find annotated regions."""
+    run = Run.open(job.run.folder)
+    annotations = job.study.heatmaps.annotations
+    task = metrics["task"]
+    chosen = choose_slides(job.study.heatmaps.slides, run.predictions, task["column"], task["classes"])
+    if not chosen:
+        return metrics
+    maps, scores = _draw(job, run.split, chosen, method=job.study.heatmaps.method, folder=job.run.heatmaps)
+    if maps.failed:
+        metrics = {**metrics, "warnings": [*metrics["warnings"], f"{len(maps.failed)} maps could not be drawn."]}
+    if annotations is not None:
+        found = _localised(job, run.split, scores, Path(annotations))
+        metrics = {**metrics, "localisation": found}
+    write_json(job.run.metrics, metrics)
+    return metrics
+
+
+def unseen(split: Split, slide: str) -> list[str]:
+    """The names of the folds whose model has neither trained nor tuned on the slide's patient; all for a new slide."""
+    patient = split.patients.get(slide)
+    names = []
+    for fold in split.folds:
+        seen = set(split.patients_of((*fold.train, *fold.tune)))
+        if patient is None or patient not in seen:
+            names.append(fold.name)
+    # With leaking folds every model may have seen the patient; then the folds that test the slide explain it.
+    return names or [fold.name for fold in split.folds if slide in fold.test] or [fold.name for fold in split.folds]
+
+
+def choose_slides(wanted: str | int, predictions: pd.DataFrame, column: str, classes: Sequence[str]) -> list[str]:
+    """The slides to draw: all, none, a number, or "auto" (all up to 50, else 20), dealt over classes, right and wrong."""
+    slides = sorted(predictions["slide"].unique())
+    if wanted == "none" or wanted == 0:
+        return []
+    if wanted == "all" or (wanted == "auto" and len(slides) <= _ALL):
+        return slides
+    number = _FEW if wanted == "auto" else int(wanted)
+    p = predictions.groupby("slide")[[f"p_{name}" for name in classes]].mean()
+    truth = predictions.groupby("slide")[column].first()
+    decided = np.array(classes)[p.to_numpy().argmax(axis=1)]
+    table = pd.DataFrame(
+        {"truth": truth.loc[p.index], "right": decided == truth.loc[p.index].to_numpy(), "sure": p.max(axis=1)}
+    )
+    # The surest of each kind first: they show best what the model goes by, also where it errs.
+    table = table.sort_values(["sure"], ascending=False, kind="stable")
+    table["turn"] = table.groupby(["truth", "right"]).cumcount()
+    return sorted(table.sort_values(["turn", "right"], kind="stable").index[:number])
+
+
+def _draw(
+    job: Job, split: Split, slides: list[str], *, method: str, folder: Path
+) -> tuple[Maps, dict[str, TileScores]]:
+    rows = {row["slide"]: row for row in job.rows}
+    maps, drawn = Maps(), {}
+    models: dict[str, SlideModel] = {}
+    with job.progress.stage("heatmaps", len(slides), unit="slide") as step:
+        for slide in slides:
+            try:
+                names = unseen(split, slide)
+                for name in names:
+                    models.setdefault(name, SlideModel.load(job.run.model(name)))
+                features = job.store.read(slide)
+                scores = explain_bag([models[name] for name in names], features, method=method)
+                with opened(rows[slide], job.study) as opened_slide:
+                    maps.pictures.append(_write(opened_slide, features, scores, job.study, folder))
+                drawn[slide] = scores
+            except (SlideError, FeatureError) as error:
+                maps.failed[slide] = str(error).removeprefix(f"{slide}: ")
+                job.outcomes.record(slide, "heatmap", "failed", maps.failed[slide])
+                LOG.warning("%s: no map: %s", slide, maps.failed[slide])
+            step.advance(note=slide)
+    return maps, drawn
+
+
+def _write(slide: Slide, features: Features, scores: TileScores, study: Study, folder: Path) -> Path:
+    """The slide's picture; GeoJSON, parquet, and its top and bottom tiles lie beside it."""
+    picture = folder / f"{slide.id}.png"
+    with atomic(picture) as temporary:
+        scores.image(slide, mpp=study.heatmaps.mpp).save(temporary, format="PNG")
+    write_json(folder / f"{slide.id}.geojson", scores.geojson())
+    scores.parquet(folder / f"{slide.id}.parquet")
+    _write_tiles(slide, features, scores, study.heatmaps.tiles, folder / "tiles")
+    return picture
+
+
+def _write_tiles(slide: Slide, features: Features, scores: TileScores, number: int, folder: Path) -> None:
+    """Pictures of the tiles with the highest and the lowest scores, and a list of them."""
+    identity = features.identity
+    if number == 0 or identity is None or features.coords is None or features.mpp is None or features.span is None:
+        return  # another tool's file does not say how its tiles were cut
+    tissue = np.ones(len(features), np.float32)
+    tiles = Tiles(slide.id, identity.spec, features.mpp, features.span, features.coords, tissue)
+    entries = []
+    for rank, numbers in (("top", scores.top(number)), ("bottom", scores.bottom(number))):
+        for place, (i, image) in enumerate(zip(numbers, tile_images(slide, tiles, list(numbers)))):
+            name = f"{slide.id}_{rank}_{place}.jpg"
+            with atomic(folder / name) as temporary:
+                Image.fromarray(image).save(temporary, format="JPEG", quality=85)
+            x, y = features.coords[i]
+            entries.append({"rank": rank, "score": float(scores.score[i]), "x": int(x), "y": int(y), "file": name})
+    write_json(folder / f"{slide.id}.json", {"kind": scores.kind, "class": scores.target, "tiles": entries})
+
+
+def _localised(job: Job, split: Split, drawn: Mapping[str, TileScores], folder: Path) -> dict[str, Any] | None:
+    """How well the maps find the regions in `<slide>.geojson` of a folder."""
+    rows = {row["slide"]: row for row in job.rows}
+    slides = []
+    for slide_id, scores in drawn.items():
+        file = folder / f"{slide_id}.geojson"
+        if not file.is_file() or not read_json(file).get("features"):
+            continue
+        try:
+            with opened(rows[slide_id], job.study) as slide:
+                mask = mask_from_geojson(file, slide, mpp=_ANNOTATION_MPP)
+        except SlideError as error:
+            LOG.warning("%s: its annotations cannot be used: %s", slide_id, error)
+            continue
+        inside = mask.fraction(scores.xy, scores.span, exclude=())
+        slides.append(MappedSlide(slide_id, split.patients[slide_id], scores.score, inside))
+    settings = job.study.evaluation
+    return localisation(slides, resamples=settings.resamples, seed=settings.seed)
+
+
+def _rows(study: Study) -> list[dict[str, Any]]:
+    """The rows of the study's table, where it still is and says where the slides are."""
+    try:
+        cohort = load_cohort(study.cohort, need_paths=True)
+    except CoverslipError:
+        return []
+    return [{str(k): v for k, v in row.items()} for row in cohort.frame.to_dict("records")]
