@@ -90,15 +90,18 @@ def fit(
             while not run.finished:
                 for _ in run.epoch():
                     if interrupted():
-                        run.save(checkpoint_path, key)
-                        raise KeyboardInterrupt
+                        break
                     if time.monotonic() - saved_at > checkpoint_every_s:
                         run.save(checkpoint_path, key)
                         saved_at = time.monotonic()
-                row = run.end_epoch()
-                stage.advance(note=_note(row))
-                if on_epoch is not None:
-                    on_epoch(row)
+                else:
+                    row = run.end_epoch()
+                    stage.advance(note=_note(row))
+                    if on_epoch is not None:
+                        on_epoch(row)
+                if interrupted():
+                    run.save(checkpoint_path, key)
+                    raise KeyboardInterrupt
         return run.result()
 
 
