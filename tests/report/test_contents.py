@@ -79,7 +79,7 @@ def test_a_bare_list_of_tiles_is_read_and_the_kind_comes_from_the_scores(copy_of
     folder = copy_of()
     path = folder / "heatmaps" / "tiles" / "biopsy-1000-a.json"
     path.write_text(json.dumps(json.loads(path.read_text())["tiles"]))
-    scores = pd.DataFrame({"x": [0], "y": [0], "span": [224.0], "score": [0.5], "kind": ["attention"]})
+    scores = pd.DataFrame({"x": [0], "y": [0], "span": [224.0], "score": [0.5], "kind": ["attention"], "target": [""]})
     scores.to_parquet(folder / "heatmaps" / "biopsy-1000-a.parquet")
     first = next(one for one in read_contents(folder).maps if one.slide == "biopsy-1000-a")
     assert first.kind == "attention" and len(first.tiles) == 12

@@ -34,6 +34,7 @@ def test_no_id_path_host_or_date_of_the_run_is_in_the_page(
     assert [secret for secret in secrets if secret.lower() in page.lower()] == []
     assert not re.search(r"\b(?:19|20)\d\d-\d\d-\d\d\b", page)
     assert "S001" in page and "P001" in page
+    assert page.count("[path] ends after 61 % of its tiles") == 2  # a sentence that begins with a path stays one
 
 
 def test_the_numbers_of_a_pseudonymised_report_are_those_of_the_plain_one(run_folder: Path, tmp_path: Path) -> None:
@@ -174,6 +175,12 @@ def test_a_long_id_is_replaced_wherever_it_stands_as_a_word(slides: list[str], d
     names = names_of(slides, ["p"] * len(slides))
     chosen = data.draw(st.sampled_from(slides))
     assert names.text(f"«{chosen}» ({chosen})") == "«{0}» ({0})".format(names.slide(chosen))
+
+
+def test_class_names_stay_where_patients_are_called_alike() -> None:
+    names = names_of(["a", "b"], ["0", "1"])
+    task = {"classes": ["0", "1"], "patients": ["0"], "counts": {"0": 3, "1": 4}}
+    assert names.value(task) == {"classes": ["0", "1"], "patients": ["P001"], "counts": {"0": 3, "1": 4}}
 
 
 def test_an_id_that_reads_like_a_pseudonym_is_replaced_once() -> None:

@@ -224,6 +224,7 @@ def test_several_runs_are_compared_on_top(copy_of: Callable[..., Path], edit: An
 def test_runs_that_share_their_folds_are_not_warned_of(copy_of: Callable[..., Path], tmp_path: Path) -> None:
     page = write_report([copy_of(name="a"), copy_of(name="b")], tmp_path / "both.html").read_text("utf-8")
     assert "do not share their folds" not in page
+    assert '<h2 class="h1">Lesion demo (1)</h2>' in page and '<h2 class="h1">Lesion demo (2)</h2>' in page
 
 
 def test_no_run_or_no_folder_is_a_clear_error(tmp_path: Path) -> None:

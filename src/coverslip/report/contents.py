@@ -191,29 +191,28 @@ def _maps(folder: Path) -> tuple[Map, ...]:
     images = {path.stem: path for path in sorted(folder.glob("*.png"))}
     lists = {path.stem: path for path in sorted((folder / "tiles").glob("*.json"))}
     return tuple(
-        _map(slide, images.get(slide), lists.get(slide), _kind(folder / f"{slide}.parquet"))
+        _map(slide, images.get(slide), lists.get(slide), _about(folder / f"{slide}.parquet"))
         for slide in sorted({*images, *lists})
     )
 
 
-def _kind(scores: Path) -> str:
-    """What a map shows, attention or evidence, by the column `kind` of its table; empty where there is none."""
+def _about(scores: Path) -> Json:
+    """What a map shows, by its table of scores: `kind` (attention, evidence) and `target`, the class it is about."""
     if not scores.is_file():
-        return ""
+        return {}
     try:
         table = pyarrow.parquet.ParquetFile(scores)
-        if "kind" not in table.schema_arrow.names:
-            return ""
-        kinds = table.read(["kind"]).column("kind")
+        columns = [name for name in ("kind", "target") if name in table.schema_arrow.names]
+        rows = table.read(columns).slice(0, 1).to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         raise _damaged(scores, f"is not a parquet table ({error})") from error
-    return str(kinds[0]) if len(kinds) else ""
+    return rows[0] if rows else {}
 
 
-def _map(slide: str, image: Path | None, tiles: Path | None, kind: str) -> Map:
+def _map(slide: str, image: Path | None, tiles: Path | None, about: Json) -> Map:
     """The list of tiles is either a bare list or an object that also says what the map shows: {kind, class, tiles}."""
     if tiles is None:
-        return Map(slide, image, kind)
+        return Map(slide, image, str(about.get("kind") or ""), str(about.get("target") or ""))
     try:
         value = json.loads(_text(tiles) or "null")
     except json.JSONDecodeError as error:
@@ -230,8 +229,9 @@ def _map(slide: str, image: Path | None, tiles: Path | None, kind: str) -> Map:
             pictures.append(
                 TilePicture(str(entry.get("rank", "")), entry.get("score"), entry.get("x"), entry.get("y"), path)
             )
-    target = facts.get("class")
-    return Map(slide, image, str(facts.get("kind") or kind), "" if target is None else str(target), tuple(pictures))
+    kind = str(facts.get("kind") or about.get("kind") or "")
+    target = next((str(one) for one in (facts.get("class"), about.get("target")) if one not in (None, "")), "")
+    return Map(slide, image, kind, target, tuple(pictures))
 
 
 def _text(path: Path) -> str | None:

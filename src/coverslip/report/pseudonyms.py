@@ -55,7 +55,7 @@ _HOST_KEYS = frozenset({"host", "hostname", "node", "machine_name", "computer", 
 _USER_KEYS = frozenset({"user", "username", "login", "owner", "author", "operator"})
 _TIME_KEYS = frozenset({"date", "when", "started", "finished", "ended", "created", "modified", "timestamp"})
 _SETS = ("train", "tune", "test")
-_FREE = frozenset({"message", "fix", "reason", "reasons", "warnings", "note", "text"})
+_FREE = frozenset({"message", "fix", "reason", "reasons", "warnings", "note", "text", "source"})
 
 
 def pseudonymise(runs: Iterable[RunContents]) -> list[RunContents]:
@@ -105,10 +105,12 @@ class Pseudonyms:
             return "[date]"
         if not isinstance(value, str):
             return value
-        if lower in ("slide", "slides", "duplicate_of", "train_slides", "test_slides") and value in self.slides:
-            return self.slides[value]
-        if lower not in ("slide", "slides") and value in self.patients and lower not in _FREE:
-            return self.patients[value]
+        if lower in _FREE:
+            return self.text(value)
+        if lower in ("slide", "slides"):
+            return self.slide(value)
+        if lower in ("patient", "patients"):
+            return self.patient(value)
         if lower in _HOST_KEYS:
             return "[host]"
         if lower in _USER_KEYS:

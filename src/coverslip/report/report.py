@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def write_report(
 def render(runs: Sequence[RunContents], *, title: str | None = None) -> str:
     """The page of these runs as HTML text."""
     environment = _environment()
+    runs = _told_apart(runs)
     style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
     chapters = [_chapter(run, f"run-{i}", environment) for i, run in enumerate(runs, start=1)]
     return environment.get_template("page.html").render(
@@ -93,6 +95,14 @@ def render(runs: Sequence[RunContents], *, title: str | None = None) -> str:
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         pseudonymised=any(run.pseudonymised for run in runs),
     )
+
+
+def _told_apart(runs: Sequence[RunContents]) -> list[RunContents]:
+    """Runs of one name get a number behind it."""
+    names = Counter(run.name for run in runs)
+    return [
+        replace(run, name=f"{run.name} ({i})") if names[run.name] > 1 else run for i, run in enumerate(runs, start=1)
+    ]
 
 
 def _title(runs: Sequence[RunContents]) -> str:

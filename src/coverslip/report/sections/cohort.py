@@ -43,8 +43,9 @@ def flow(run: RunContents) -> list[Stop]:
     later = [f"{stage}: {reason}" for slide, (stage, reason) in failed(run).items() if slide not in refused]
     later += [reason for slide, reason in excluded(run) if slide in checked and slide not in refused]
     if later:
-        amount = plural(len(checked) - len(refused), "slide") if checked else ""
-        stops.append(Stop("Passed the preflight" if checked else "Read from feature files", amount, _tally(later)))
+        passed = len(checked) - len(refused) if checked else None if rows is None else rows - len(left)
+        name = "Passed the preflight" if checked else "Looked for in feature files"
+        stops.append(Stop(name, "" if passed is None else plural(passed, "slide"), _tally(later)))
     counts = run.metric("counts")
     if counts:
         amount = f"{plural(counts.get('slides'), 'slide')} of {plural(counts.get('patients'), 'patient')}"

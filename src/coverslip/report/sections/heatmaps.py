@@ -20,8 +20,8 @@ _TILES = 6  # of each rank
 
 _MEANING = {
     "evidence": "Colour is evidence: how much a tile speaks for the class, by the model's own sum. It can be negative.",
-    "attention": "Colour is attention: how much a tile counts in the average. It says where the model looked, not what "
-    "it concluded there; a tile with high attention may speak for either class.",
+    "attention": "Colour is attention: how much a tile counts in the average; 1 is an even share. It says where the "
+    "model looked, not what it concluded there; a tile with high attention may speak for either class.",
 }
 
 

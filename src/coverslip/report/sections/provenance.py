@@ -13,6 +13,10 @@ from coverslip.report.sections import Absent, Section
 ENTRIES = {"provenance": {"build": "SECTION", "summary": "Settings, versions, hardware, digests"}}
 
 
+# For programs, not for people.
+_OURS = frozenset({"format", "pseudonymise"})
+
+
 def tables(value: Mapping[str, Any], title: str = "Run") -> list[tuple[str, list[tuple[str, Any]]]]:
     """Nested facts as flat tables: plain values first, then a table for each group, named by its way."""
     plain = [(str(key), _line(inner)) for key, inner in value.items() if not isinstance(inner, Mapping)]
@@ -32,7 +36,7 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
         return Absent(
             "Neither settings.toml nor environment.json is there: this run cannot be repeated from what it left behind."
         )
-    facts = {key: value for key, value in (run.environment or {}).items() if key != "format"}
+    facts = {key: value for key, value in (run.environment or {}).items() if key not in _OURS}
     return {
         "settings": dump_toml(run.settings) if run.settings is not None else None,
         "tables": tables(facts),
