@@ -10,6 +10,7 @@ import pytest
 from coverslip.base.errors import SettingsError, SlideError
 from coverslip.base.geometry import Box, Size, Tiles, TileSpec
 from coverslip.slide import Slide
+from coverslip.slide.resample import Region, resample
 
 
 def planned(slide: Slide, xy: list[tuple[int, int]], *, size_px: int = 64, span: float = 64.0) -> Tiles:
@@ -53,6 +54,12 @@ def test_pixels_at_level_0_are_the_stored_ones(slide: Slide, image: np.ndarray, 
 def test_half_size_is_read_from_the_level_of_half_size(slide: Slide, make_pyramid: Callable, image: np.ndarray) -> None:
     half = make_pyramid(image, 2)[1]
     assert np.array_equal(slide.read(Box(128, 64, 200, 100), Size(100, 50)), half[32:82, 64:164])
+
+
+def test_between_levels_the_next_finer_one_is_averaged(slide: Slide, make_pyramid: Callable, image: np.ndarray) -> None:
+    half = make_pyramid(image, 2)[1]
+    expected = resample(half[30:88, 50:165], Size(100, 50), Region(0, 0, 115, 57.5))
+    assert np.array_equal(slide.read(Box(100, 60, 230, 115), Size(100, 50)), expected)
 
 
 def test_a_third_is_the_mean_of_nine_pixels_within_the_rounding_of_the_level(slide: Slide, image: np.ndarray) -> None:

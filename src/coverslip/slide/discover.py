@@ -22,7 +22,7 @@ def discover(paths: Iterable[Path | str]) -> list[Path]:
     slides, which are parts of a slide, are left out.
 
     Raises:
-        SlideError: a path does not exist.
+        SlideError: a path does not exist, or a folder cannot be read.
     """
     found: set[Path] = set()
     for path in map(Path, paths):
@@ -38,7 +38,12 @@ def slide_id(path: Path) -> str:
 
 
 def _below(folder: Path) -> list[Path]:
-    entries = [e for e in sorted(folder.iterdir()) if not e.name.startswith(".")]
+    try:
+        entries = [e for e in sorted(folder.iterdir()) if not e.name.startswith(".")]
+    except PermissionError as error:
+        raise SlideError(
+            f"The folder {folder} cannot be read.", fix="Check its permissions.", code="unreadable"
+        ) from error
     files = [e for e in entries if e.is_file()]
     found = [f for f in files if f.suffix.lower() in SUFFIXES]
     dicom = {f for f in files if f.suffix.lower() in {"", _DICOM} and is_dicom(f)}

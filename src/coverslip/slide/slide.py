@@ -27,7 +27,7 @@ from coverslip.slide.scale import GIVE_MPP, checked_mpp, scale_of
 
 # Larger boxes are read and averaged in bands of about this many source pixels, so that the overview of a slide
 # without a pyramid does not need the whole slide in memory.
-_BAND_PX = 16 << 20
+_BAND_PX = 4 << 20
 # No image of more pixels is handed out in one piece.
 _MAX_OUT_PX = 1 << 28
 

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import imagecodecs
 import numpy as np
+import pydicom
 import pytest
 import simplejpeg
+from PIL import Image
 from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless
 
 from coverslip.base.errors import SlideError
 from coverslip.base.geometry import Box, Size
@@ -138,6 +141,44 @@ def test_focal_planes_and_optical_paths_are_extra_axes(
     with pytest.raises(SlideError) as caught:
         Slide.open(path)
     assert caught.value.code == "extra_axes"
+
+
+def test_ycbcr_without_jpeg_becomes_rgb(tmp_path: Path, image: np.ndarray, write_dicom: Callable[..., Path]) -> None:
+    stored = np.asarray(Image.fromarray(image).convert("YCbCr"))
+    path = write_dicom(tmp_path / "a.dcm", stored, tag="YBR_FULL")
+    with pytest.raises(SlideError, match="YBR_FULL"):
+        Slide.open(path)
+    data = pydicom.dcmread(path)
+    data.compress(RLELossless)
+    data.save_as(path)
+    with Slide.open(path) as slide:
+        assert np.abs(whole(slide).astype(int) - image).max() <= 3  # rounding there and back
+
+
+def test_a_slide_without_pixel_spacing_has_no_scale_or_is_refused(
+    tmp_path: Path, image: np.ndarray, write_dicom: Callable[..., Path]
+) -> None:
+    path = write_dicom(tmp_path / "a.dcm", image)
+    data = pydicom.dcmread(path)
+    del data.SharedFunctionalGroupsSequence
+    data.save_as(path)
+    try:
+        with Slide.open(path) as slide:
+            codes = [f.code for f in slide.findings]
+    except SlideError as error:
+        codes = [error.code]
+    assert codes in (["mpp_missing"], ["unreadable"])
+
+
+def test_a_slide_that_is_cut_short_is_refused(tmp_path: Path, image: np.ndarray, write_dicom: Callable) -> None:
+    for encode, tag in ((None, "RGB"), (ycbcr("420"), "YBR_FULL_422")):
+        path = write_dicom(tmp_path / "a.dcm", image, encode=encode, tag=tag)
+        data = path.read_bytes()
+        for part in (0.6, 0.9):
+            path.write_bytes(data[: int(len(data) * part)])
+            with pytest.raises(SlideError) as caught:
+                Slide.open(path)
+            assert caught.value.code == "truncated", (tag, part, str(caught.value))
 
 
 def test_a_frame_whose_codes_are_broken_is_an_error_of_that_frame(

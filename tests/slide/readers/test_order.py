@@ -72,6 +72,12 @@ def test_whatever_a_reader_raises_becomes_a_slide_error() -> None:
         assert caught.value.__cause__ is error
 
 
+def test_a_file_that_ends_too_early_is_truncated() -> None:
+    with pytest.raises(SlideError) as caught, guarded("s", "Opening", code="unreadable"):
+        raise EOFError
+    assert caught.value.code == "truncated"
+
+
 def test_our_own_errors_keep_their_kind_and_get_the_slides_name() -> None:
     with pytest.raises(SettingsError, match=r"^s: m") as caught, guarded("s", "Reading", code="unreadable"):
         raise SettingsError("m", fix="f", code="c")

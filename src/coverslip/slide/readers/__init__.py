@@ -37,7 +37,9 @@ def open_reader(path: Path, slide: str, *, name: str | None = None) -> tuple[str
         SlideError: no reader can open the file (unreadable, truncated, extra_axes).
         SettingsError: there is no reader of that name.
     """
-    if not path.exists():
+    with guarded(slide, "Looking for the file", code="unreadable", fix="Check the path and its permissions."):
+        there = path.exists()
+    if not there:
         raise SlideError(f"There is no file {path}.", slide=slide, fix="Check the path.", code="unreadable")
     if name is not None:
         reader = _open(name, path, slide)

@@ -40,7 +40,7 @@ def read_header(file: Path) -> Any | None:
     from pydicom.errors import InvalidDicomError
 
     tags = ["SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType"]
-    tags += ["TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths"]
+    tags += ["TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths", "PhotometricInterpretation", "BitsStored"]
     try:
         return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
     except (InvalidDicomError, EOFError, ValueError, KeyError, NotImplementedError):

@@ -25,6 +25,8 @@ def guarded(slide: str, doing: str, *, code: str, fix: str = "") -> Iterator[Non
             raise
         raise type(error)(error.message, slide=slide, fix=error.fix, code=error.code) from error
     except Exception as error:
+        # A file that ends too early while it is opened was cut short; no library means anything else by it.
+        code = "truncated" if isinstance(error, EOFError) and code == "unreadable" else code
         text = " ".join(str(error).split())
         reason = f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
         raise SlideError(f"{doing} failed ({reason}).", slide=slide, fix=fix, code=code) from error

@@ -35,7 +35,8 @@ ENTRIES = {
     }
 }
 
-# Transfer syntaxes: JPEG baseline and extended; JPEG 2000 lossless and not, high-throughput JPEG 2000.
+# Transfer syntaxes: none, JPEG baseline and extended; JPEG 2000 lossless and not, high-throughput JPEG 2000.
+_UNCOMPRESSED = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"})
 _JPEG = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51))
 _JPEG2000 = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
 _CACHE_BYTES = 96 << 20
@@ -48,7 +49,7 @@ class DicomReader(Reader):
         for file in files:
             header = read_header(file) or {}
             _refuse_stack(header.get("TotalPixelMatrixFocalPlanes") or 1, header.get("NumberOfOpticalPaths") or 1)
-        self._wsi = _open(files, path)
+        self._wsi = _open(files)
         try:
             self._levels = [_Frames(level.default_instance) for level in self._wsi.levels]
             self.info = self._read_info()
@@ -139,7 +140,9 @@ class _Frames:
         """Raises where the last frame of the level is not in the file."""
         columns, rows = -(-self.size.width // self.tile.width), -(-self.size.height // self.tile.height)
         try:
-            self._encoded(columns - 1, rows - 1)
+            stream = self._encoded(columns - 1, rows - 1)
+            if stream is not None and not self._ends(stream):
+                raise EOFError("it has no end")
         except (EOFError, OSError, ValueError, IndexError, KeyError) as error:
             raise SlideError(
                 f"The last frame of the {self.size.width} x {self.size.height} px level is not in the file ({error}).",
@@ -169,7 +172,7 @@ class _Frames:
             return np.full((self.tile.height, self.tile.width, 3), 255, dtype=np.uint8)
         if self.syntax in _JPEG:
             return decode_jpeg(stream, size=self.tile, tag=self.tag_colour)
-        if self.syntax in _JPEG2000 and not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
+        if not self._ends(stream):
             raise SlideError(f"The frame at column {column}, row {row} is cut short.", code="decode_failed")
         decoded = np.asarray(self._data.get_decoded_tile(self._at(column, row), self._z, self._path))
         if decoded.shape[:2] != (self.tile.height, self.tile.width):
@@ -179,6 +182,14 @@ class _Frames:
         if self.tag == "YBR_FULL" and self.syntax not in _JPEG2000:
             return _rgb_of_ycbcr(decoded)
         return decoded
+
+    def _ends(self, stream: bytes) -> bool:
+        """True where a frame is not cut short; decoders fill up what is missing."""
+        if self.syntax in _UNCOMPRESSED:
+            return len(stream) >= self.tile.width * self.tile.height * int(self._data.samples_per_pixel)
+        if self.syntax in _JPEG or self.syntax in _JPEG2000:
+            return stream.rstrip(b"\0").endswith(b"\xff\xd9")
+        return True
 
     def _encoded(self, column: int, row: int) -> bytes | None:
         """The stored bytes of a frame; None where a sparse file has none."""
@@ -236,10 +247,20 @@ def _refuse_stack(planes: int, paths: int) -> None:
         )
 
 
-def _open(files: list[Path], path: Path) -> Any:
+def _open(files: list[Path]) -> Any:
     from wsidicom import WsiDicom  # slow to import, see above
+    from wsidicom.errors import WsiDicomNotFoundError
 
-    return WsiDicom.open([str(f) for f in files] if path.is_dir() else str(path))
+    try:
+        return WsiDicom.open([str(f) for f in files])
+    except WsiDicomNotFoundError as error:
+        header = read_header(files[0]) or {}
+        parts = ("ImageType", "PhotometricInterpretation", "BitsStored")
+        raise SlideError(
+            f"No level of it can be read ({', '.join(f'{p} {header.get(p)}' for p in parts)}).",
+            code="unreadable",
+            fix="Convert it to 8-bit RGB or JPEG frames, or copy it again.",
+        ) from error
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -9,6 +9,7 @@ OME-TIFF: https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/. TIFF 6.0: 
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -38,6 +39,10 @@ ENTRIES = {
         "needs": "",
     }
 }
+
+# tifffile logs every odd tag of a damaged file, and without a handler that lands on the screen. What matters of it
+# becomes findings and errors; whoever configures logging still gets it all.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _CACHE_BYTES = 96 << 20
