@@ -183,14 +183,15 @@ def test_a_bad_tile_is_flagged_and_the_others_are_right(
             slide.read(Box(0, 0, 256, 256), Size(256, 256))
 
 
+@pytest.mark.parametrize(("name", "value"), [("TileOffsets", 2**31), ("TileByteCounts", 2**30)])
 def test_one_tile_whose_place_is_wrong_is_told_at_opening_and_flagged(
-    whole_files: dict[str, Path], tmp_path: Path
+    whole_files: dict[str, Path], tmp_path: Path, name: str, value: int
 ) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(whole_files["jpeg"].read_bytes())
     with tifffile.TiffFile(path, mode="r+") as tif:
-        tag = tif.pages[0].tags["TileOffsets"]  # type: ignore[union-attr]
-        tag.overwrite([2**31 if i == 5 else offset for i, offset in enumerate(tag.value)])
+        tag = tif.pages[0].tags[name]  # type: ignore[union-attr]
+        tag.overwrite([value if i == 5 else number for i, number in enumerate(tag.value)], dtype="I")
     with Slide.open(path) as slide:
         assert [f.code for f in slide.findings] == ["decode_failed"]
         with pytest.raises(SlideError, match="outside the file"):

@@ -2,7 +2,7 @@
 
 1. `dicom`: DICOM files and folders. Always first, and no other reader takes DICOM, because the colour of JPEG frames
    is decided by the frames themselves only here.
-2. `tiff`: plain, OME and Aperio TIFF, decoded directly: five times as fast as OpenSlide, equal to it to the last
+2. `tiff`: plain, OME and Aperio TIFF, decoded directly: about four times as fast as OpenSlide, equal to it to the last
    pixel, and strict about damage. TIFF of other vendors it hands on.
 3. `openslide`: every other vendor format.
 4. `image`: PNG, JPEG, BMP, WebP and their like.
