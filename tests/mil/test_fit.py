@@ -73,7 +73,7 @@ def test_without_standardising_wide_ranging_dimensions_train_to_chance(
     features_of: Callable[[PlantedBags], list[Features]], quick: FitSettings
 ) -> None:
     planted = make_bags(60, rows=(5, 15), dim=16, witness_rate=0.5, shift=4.0)
-    planted.x[:, 0] += 300.0  # an offset that says nothing, next to which the signal is small
+    planted.x[:, 0] *= 3000.0  # a dimension that says nothing, loudly
     source = BagSource(features_of(planted), target=Target(torch.from_numpy(planted.y)))
     slides = list(source.names)
     settings = quick.model_copy(update={"epochs": 20})
@@ -83,7 +83,7 @@ def test_without_standardising_wide_ranging_dimensions_train_to_chance(
         model = fit_bags(train, tune, task(), "mean", settings.model_copy(update={"standardise": standardise}))
         losses[standardise] = model.card.training["best_loss"]
     assert losses[True] < 0.5
-    assert losses[False] > 0.6
+    assert losses[False] > 0.6, losses
 
 
 def test_standardisation_and_class_weights_come_from_the_training_slides_alone(
