@@ -191,6 +191,7 @@ def test_an_id_that_reads_like_a_pseudonym_is_replaced_once() -> None:
 
 def test_nothing_of_a_nested_value_is_lost_but_what_tells() -> None:
     names = names_of(["slide-1"], ["case-1"])
+    assert names.value({"by_slide": {"slide-1": 0.9}}) == {"by_slide": {"S001": 0.9}}
     value = {"a": [1, 2.5, None, True], "slide": "slide-1", "host": "h", "created": "x", "case-1": {"path": "/a/b"}}
     assert names.value(value) == {
         "a": [1, 2.5, None, True],

@@ -161,6 +161,13 @@ def test_maps_of_wrong_cases_come_first_and_the_surest_first_in_each_group(run: 
         assert all(card.result is not None and card.result.right != group.wrong for card in group.cards)
 
 
+def test_a_map_of_a_slide_with_a_known_region_says_how_well_it_finds_it(run: RunContents) -> None:
+    cards = [card for group in groups(run)[0] for card in group.cards]
+    assert all(
+        (card.region_auroc is not None) == (card.result is not None and card.result.true == "1") for card in cards
+    )
+
+
 def test_a_map_without_a_prediction_is_shown_apart(run: RunContents) -> None:
     found, _ = groups(replace(run, maps=(*run.maps, Map("stranger", None))))
     assert found[-1].title.startswith("Not tested") and found[-1].cards[0].slide == "stranger"

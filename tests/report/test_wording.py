@@ -17,6 +17,13 @@ def test_numbers(value: object, text: str) -> None:
     assert wording.number(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0012, "0.0012"), (-0.21, "−0.21"), (1.234, "1.2"), (0.0, "0"), (-0.0, "0"), (None, "–")]
+)
+def test_small_scores_keep_their_digits(value: object, text: str) -> None:
+    assert wording.score(value) == text
+
+
 def test_intervals_need_both_ends() -> None:
     assert wording.span({"low": 0.8, "high": 0.983}) == "0.80 to 0.98"
     assert wording.span({"low": 0.8, "high": None}) == "–"

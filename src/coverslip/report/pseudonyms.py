@@ -97,7 +97,8 @@ class Pseudonyms:
     def value(self, value: Any, key: str = "") -> Any:
         """A nested value of JSON or TOML with its strings replaced, by their key where it tells what they are."""
         if isinstance(value, Mapping):
-            return {self._key(str(k)): self.value(v, str(k)) for k, v in value.items()}
+            replaced = self.slide if key == "by_slide" else self._key
+            return {replaced(str(k)): self.value(v, str(k)) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
             return [self.value(item, key) for item in value]
         lower = key.lower()

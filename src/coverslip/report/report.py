@@ -143,6 +143,7 @@ def _environment() -> Environment:
     environment.filters.update(
         number=wording.number,
         count=wording.count,
+        score=wording.score,
         percent=wording.percent,
         span=wording.span,
         listing=wording.listing,

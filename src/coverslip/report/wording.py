@@ -56,6 +56,14 @@ def number(value: Any, digits: int = 2) -> str:
     return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
+def score(value: Any) -> str:
+    """A tile's score with two digits that say something, since scores of maps may be very small."""
+    if not is_number(value):
+        return ABSENT
+    text = f"{value:.2g}"
+    return ("0" if float(text) == 0 else text).replace("-", "−")
+
+
 def count(value: Any) -> str:
     """A whole number with thin spaces between thousands; a dash where it is null."""
     if not is_number(value):

@@ -33,6 +33,7 @@ class Card:
     result: SlideResult | None
     kind: str
     target: str
+    region_auroc: float | None  # how well the map finds the outlined region of this slide, tile level
     image: Picture | None
     top: tuple[tuple[TilePicture, Picture | None], ...]
     bottom: tuple[tuple[TilePicture, Picture | None], ...]
@@ -49,7 +50,7 @@ class Group:
 
 def groups(run: RunContents) -> tuple[list[Group], int]:
     """The maps in groups, wrong ones first and the surest first in each, and how many are not shown."""
-    results = slide_results(run)
+    results, known = slide_results(run), run.metric("localisation", "by_slide") or {}
     ordered = sorted(run.maps, key=lambda one: _rank(one, results.get(one.slide)))
     shown = ordered[:MOST]
     bins: dict[tuple[bool, str], list[Map]] = {}
@@ -63,7 +64,9 @@ def groups(run: RunContents) -> tuple[list[Group], int]:
         for name in classes:
             maps = bins.get((wrong, name), [])
             if maps:
-                found.append(Group(_title(name, wrong=wrong, n=len(maps)), wrong, [_card(m, results) for m in maps]))
+                found.append(
+                    Group(_title(name, wrong=wrong, n=len(maps)), wrong, [_card(m, results, known) for m in maps])
+                )
     return found, len(ordered) - len(shown)
 
 
@@ -79,13 +82,14 @@ def _title(name: str, *, wrong: bool, n: int) -> str:
     return f"True class {name}, decided {'wrong' if wrong else 'right'} ({n})"
 
 
-def _card(one: Map, results: Mapping[str, SlideResult]) -> Card:
+def _card(one: Map, results: Mapping[str, SlideResult], known: Mapping[str, float]) -> Card:
     ranks = {
         rank: tuple((t, picture(t.image, TILE_PX)) for t in [t for t in one.tiles if t.rank == rank][:_TILES])
         for rank in ("top", "bottom")
     }
     image = picture(one.image, MAP_PX)
-    return Card(one.slide, results.get(one.slide), one.kind, one.target, image, ranks["top"], ranks["bottom"])
+    result, region_auroc = results.get(one.slide), known.get(one.slide)
+    return Card(one.slide, result, one.kind, one.target, region_auroc, image, ranks["top"], ranks["bottom"])
 
 
 def localisation(run: RunContents) -> dict[str, Any] | None:
@@ -100,7 +104,7 @@ def localisation(run: RunContents) -> dict[str, Any] | None:
         elif is_number(value):
             rows.append((metric_label(key), number(value, 0 if isinstance(value, int) else 2), ""))
     text = block.get("text")
-    return {"text": str(text) if text else "", "rows": rows, "level": str(block.get("level") or "tile")}
+    return {"text": str(text or "").rstrip("."), "rows": rows, "level": str(block.get("level") or "tile")}
 
 
 def _build(run: RunContents) -> dict[str, Any] | Absent:
