@@ -109,13 +109,15 @@ def finite(value: Any) -> Any:
 
 
 def confined(root: Path, relative: str, *, what: str) -> Path:
-    """`root / relative`, refused where it leaves `root` (an absolute path outside, `..`, or a link that leads out).
+    """`root / relative`, absolute, refused where the text leaves `root` by `..` or by an absolute path.
+
+    Links inside `root` are followed: who made them chose what they lead to, and a table cannot make one.
 
     Raises:
         TableError: naming `what` and the path.
     """
-    root = root.resolve()
-    path = (root / relative).resolve()
+    root = Path(os.path.abspath(root))  # noqa: PTH100 - `..` is resolved in the text, links are not
+    path = Path(os.path.normpath(root / relative))
     if not path.is_relative_to(root):
         raise TableError(
             f"{what}: the path {relative!r} leaves {root}.", fix="Set cohort.root to a folder that holds it."

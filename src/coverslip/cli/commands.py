@@ -237,7 +237,10 @@ def convert(
     what: Annotated[str, typer.Argument(metavar="features|annotations|table", help="What the files are.")],
     source: Annotated[Path, typer.Argument(metavar="FROM", help="A file, or a folder of them.")],
     target: Annotated[Path, typer.Argument(metavar="TO", help="A file, or a folder of them.")],
-    to: Annotated[str, typer.Option("--to", help="features: coverslip, clam, stamp, npz.")] = "coverslip",
+    to: Annotated[str, typer.Option("--to", help="features: coverslip, clam, trident, stamp, npz.")] = "coverslip",
+    frame: Annotated[
+        str | None, typer.Option("--frame", help="What coords are where the files do not say: level0_px or um.")
+    ] = None,
     mpp: Annotated[float | None, typer.Option("--mpp", help="µm/px at level 0, where the files do not say.")] = None,
     verbose: Verbose = False,
 ) -> int:
@@ -246,4 +249,4 @@ def convert(
     features: HDF5 of CLAM, TRIDENT and STAMP, .pt, .npz → any of these layouts. annotations: ImageScope and ASAP XML,
     CAMELYON JSON, GeoJSON → GeoJSON that QuPath opens. table: CSV ↔ parquet.
     """
-    return _finish(_recipe("convert").convert(what, source, target, to=to, mpp=mpp, progress=_progress()))
+    return _finish(_recipe("convert").convert(what, source, target, to=to, frame=frame, mpp=mpp, progress=_progress()))

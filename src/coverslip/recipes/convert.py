@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from coverslip.base.errors import CoverslipError, SettingsError, TableError
 from coverslip.base.files import atomic, write_json
@@ -14,8 +13,10 @@ from coverslip.nn.pt_files import read_pt
 from coverslip.store import FeatureStore, write_table
 from coverslip.store.annotations import read_annotations
 from coverslip.store.convert import TARGETS, convert_store
+from coverslip.store.layouts import Frame
 
 KINDS = ("features", "annotations", "table")
+FRAMES: dict[str | None, Frame | None] = {None: None, "level0_px": "level0_px", "um": "um"}
 _ANNOTATIONS = (".xml", ".json", ".geojson")
 
 
@@ -25,7 +26,7 @@ def convert(
     target: Path,
     *,
     to: str = "coverslip",
-    frame: Literal["level0_px", "um"] | None = None,
+    frame: str | None = None,
     mpp: float | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, str]:
@@ -40,8 +41,10 @@ def convert(
         raise SettingsError(f"There is no feature layout {to!r}.", fix=suggest(to, list(TARGETS)))
     if not source.exists():
         raise SettingsError(f"There is nothing at {source}.")
+    if frame not in FRAMES:
+        raise SettingsError(f"--frame {frame!r} is unknown.", fix="Accepted: level0_px, um.")
     if what == "features":
-        return _features(source, target, to, frame, mpp, progress)
+        return _features(source, target, to, FRAMES[frame], mpp, progress)
     if what == "annotations":
         return _annotations(source, target, mpp, progress)
     _table(source, target)
@@ -49,7 +52,7 @@ def convert(
 
 
 def _features(
-    source: Path, target: Path, to: str, frame: Literal["level0_px", "um"] | None, mpp: float | None, progress: Progress
+    source: Path, target: Path, to: str, frame: Frame | None, mpp: float | None, progress: Progress
 ) -> dict[str, str]:
     folder, only = (source, None) if source.is_dir() or source.suffix == ".npz" else (source.parent, [source.stem])
     store = FeatureStore(folder, readers={".pt": read_pt, ".pth": read_pt}, frame=frame)

@@ -41,8 +41,8 @@ def embed_study(study: Study, *, shard: str = "1/1", progress: Progress = SILENT
     part, parts = parse_shard(shard)
     job = open_job(study, need_paths=True, store=feature_store(study), progress=progress)
     with logged(job.run, f"embed {shard}"):
-        slides = list(job.cohort.slides)[part - 1 :: parts]
-        return Tally(job.run.folder, failed=embed_slides(job, slides))
+        failed = embed_slides(job, list(job.cohort.slides)[part - 1 :: parts])
+        return Tally(job.run.folder, failed=failed)
 
 
 def embed_slides(job: Job, slides: list[str]) -> dict[str, str]:
@@ -71,6 +71,7 @@ def embed_slides(job: Job, slides: list[str]) -> dict[str, str]:
                 LOG.info("waiting for another process: %s", ", ".join(locked))
                 time.sleep(_WAIT_S)
             waiting = locked
+    job.store.tidy()
     return failed
 
 

@@ -134,7 +134,7 @@ def unseen(split: Split, slide: str) -> list[str]:
 
 
 def choose_slides(wanted: str | int, predictions: pd.DataFrame, column: str, classes: Sequence[str]) -> list[str]:
-    """The slides to draw: all, none, a number, or "auto" (all up to 50, else 20), dealt over classes, right and wrong."""
+    """The slides to draw: all, none, a number, or auto (all up to 50, else 20), dealt over classes, right and wrong."""
     slides = sorted(predictions["slide"].unique())
     if wanted == "none" or wanted == 0:
         return []

@@ -15,7 +15,7 @@ from coverslip.base.files import write_json
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import CohortSettings, Study
 from coverslip.cohort import Cohort, Targets, load_cohort, make_targets
-from coverslip.eval import evaluate
+from coverslip.eval import Evaluation, evaluate
 from coverslip.mil import BagSource, SlideModel
 from coverslip.recipes.embed import embed_slides, feature_store
 from coverslip.recipes.job import LOG, Job, logged
@@ -80,8 +80,10 @@ def predict_table(
         write_table(folder.predictions, predictions)
         result = External(folder.predictions, failed)
         if targets is not None:
-            result.metrics = _evaluate(run, cohort, predictions, targets, study)
-            write_json(folder.metrics, result.metrics)
+            found = _evaluate(run, cohort, predictions, targets, study)
+            write_json(folder.evaluation, found.curves)
+            write_json(folder.metrics, found.metrics)
+            result.metrics = found.metrics
         return result
 
 
@@ -154,13 +156,13 @@ def _labelled(predictions: pd.DataFrame, targets: Targets) -> pd.DataFrame:
     return labelled
 
 
-def _evaluate(run: Run, cohort: Cohort, predictions: pd.DataFrame, targets: Targets, study: Study) -> dict[str, Any]:
+def _evaluate(run: Run, cohort: Cohort, predictions: pd.DataFrame, targets: Targets, study: Study) -> Evaluation:
     """Figures of the external cohort, with what it shares with the run's cohort told first."""
     labelled = predictions[predictions[targets.column] != ""]
     if labelled.empty:
         raise TableError(f"No slide of the table has a known {targets.column!r}.")
     shared = audit_cohorts(run.split.patients, cohort.patient_of)
-    result = evaluate(
+    return evaluate(
         labelled,
         None,
         task={"kind": targets.kind, "column": targets.column, "classes": targets.classes},
@@ -168,6 +170,6 @@ def _evaluate(run: Run, cohort: Cohort, predictions: pd.DataFrame, targets: Targ
         split=[],
         resamples=study.evaluation.resamples,
         seed=study.evaluation.seed,
+        sites=cohort.frame.set_index("slide")["site"] if "site" in cohort.frame else None,
         warnings=[f"{finding.message} {finding.fix}" for finding in shared],
     )
-    return result.metrics

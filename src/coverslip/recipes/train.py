@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from coverslip._version import __version__
-from coverslip.audit import audit_split
+from coverslip.audit import AuditFinding, audit_split, duplicate_pairs
 from coverslip.base.errors import FeatureError
 from coverslip.base.files import read_json, write_json
 from coverslip.base.fingerprint import digest, file_digest
@@ -102,7 +102,7 @@ def load_data(job: Job, failed: Mapping[str, str]) -> TrainingData:
     targets = targets.without({**missing, **failed, **damaged})
     split = resolve_split(job.cohort, targets, study.split)
     told = [
-        *(f"LEAK. {finding.message} {finding.fix}" for finding in audit_split(split, contents=_contents(features))),
+        *(f"LEAK. {finding.message} {finding.fix}" for finding in _leaks(job, split, features)),
         *job.cohort.warnings,
         *targets.warnings,
         *split.warnings,
@@ -154,9 +154,11 @@ def _require_one_kind(features: Mapping[str, Features]) -> None:
     check_one_kind(features.values())
 
 
-def _contents(features: Mapping[str, Features]) -> dict[str, str]:
-    """A digest of each slide's image, as far as its feature file keeps one."""
-    return {s: f.identity.slide_fingerprint for s, f in features.items() if f.identity is not None}
+def _leaks(job: Job, split: Split, features: Mapping[str, Features]) -> tuple[AuditFinding, ...]:
+    """What is on both sides of a fold: patients and slides by name, images by digest and by the preflight's look."""
+    digests = {s: f.identity.slide_fingerprint for s, f in features.items() if f.identity is not None}
+    exact, near = duplicate_pairs(read_json(job.run.check))
+    return audit_split(split, contents=digests, exact=exact, near=near)
 
 
 def _forget_results(job: Job, split: Split) -> None:
