@@ -202,8 +202,8 @@ class HeatmapSettings(Settings):
     """auto: every slide up to 50, else 20 (right and wrong, each class); or a number, "all", "none"."""
     method: str = "auto"
     """An explainer by name: `coverslip list explainers`; auto: evidence where the method has it, else attention."""
-    mpp: Positive = 8.0
-    """µm per pixel of the drawn map."""
+    mpp: Positive | None = None
+    """µm per pixel of the drawn map; where not given, the longer side has about 1,000 pixels."""
     tiles: Annotated[int, Field(ge=0)] = 6
     """Top and bottom tiles shown of each slide."""
     annotations: str | None = None

@@ -32,6 +32,7 @@ from coverslip.tissue import mask_from_geojson
 _FEW = 20
 _ALL = 50
 _ANNOTATION_MPP = 8.0
+_MAP_PX = 1000
 
 
 @dataclass
@@ -182,11 +183,16 @@ def _write(slide: Slide, features: Features, scores: TileScores, study: Study, f
     """The slide's picture; GeoJSON, parquet, and its top and bottom tiles lie beside it."""
     picture = folder / f"{slide.id}.png"
     with atomic(picture) as temporary:
-        scores.image(slide, mpp=study.heatmaps.mpp).save(temporary, format="PNG")
+        scores.image(slide, mpp=study.heatmaps.mpp or _fitting_mpp(slide)).save(temporary, format="PNG")
     write_json(folder / f"{slide.id}.geojson", scores.geojson())
     scores.parquet(folder / f"{slide.id}.parquet")
     _write_tiles(slide, features, scores, study.heatmaps.tiles, folder / "tiles")
     return picture
+
+
+def _fitting_mpp(slide: Slide) -> float:
+    """µm per pixel at which the longer side of the slide has `_MAP_PX` pixels; never finer than the slide."""
+    return slide.require_mpp() * max(1.0, max(slide.size) / _MAP_PX)
 
 
 def _write_tiles(slide: Slide, features: Features, scores: TileScores, number: int, folder: Path) -> None:

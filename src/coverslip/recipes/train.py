@@ -107,9 +107,9 @@ def load_data(job: Job, failed: Mapping[str, str]) -> TrainingData:
         *targets.warnings,
         *split.warnings,
     ]
-    for what, lost in (("have no feature file", missing), ("failed", {**failed, **damaged})):
+    for why, lost in (("for want of a feature file", missing), ("because they failed", {**failed, **damaged})):
         if lost:
-            told.append(f"{len(lost)} slides {what} and are left out: {some(sorted(lost))}.")
+            told.append(f"Left out {why}: {some(sorted(lost))} ({len(lost)} of {len(job.cohort.slides)} slides).")
     y = targets.y_of
     bags = BagSource(
         [features[slide] for slide in targets.slides],
