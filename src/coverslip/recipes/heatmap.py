@@ -24,6 +24,7 @@ from coverslip.explain import explain as explain_bag
 from coverslip.mil import SlideModel
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.job import LOG, Job, logged
+from coverslip.recipes.predict import unseen
 from coverslip.recipes.slides import opened, tile_images
 from coverslip.slide import Slide
 from coverslip.store import Features, OutcomeLog, Run
@@ -74,7 +75,7 @@ def explain(run: Run, bag: Features, *, method: str = "auto") -> SlideMap:
         FeatureError: the features are of another encoder than the run's, or have no positions.
         SettingsError: the method cannot give such scores.
     """
-    models = [SlideModel.load(run.files.model(name)) for name in unseen(run.split, bag.slide)]
+    models = [SlideModel.load(run.files.model(fold.name)) for fold in unseen(run.split, bag.slide)]
     scores = explain_bag(models, bag, method=method)
     rows = {row["slide"]: row for row in _rows(run.settings)}
     return SlideMap(scores, rows.get(bag.slide), run.settings)
@@ -122,18 +123,6 @@ def draw_heatmaps(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-def unseen(split: Split, slide: str) -> list[str]:
-    """The names of the folds whose model has neither trained nor tuned on the slide's patient; all for a new slide."""
-    patient = split.patients.get(slide)
-    names = []
-    for fold in split.folds:
-        seen = set(split.patients_of((*fold.train, *fold.tune)))
-        if patient is None or patient not in seen:
-            names.append(fold.name)
-    # With leaking folds every model may have seen the patient; then the folds that test the slide explain it.
-    return names or [fold.name for fold in split.folds if slide in fold.test] or [fold.name for fold in split.folds]
-
-
 def choose_slides(wanted: str | int, predictions: pd.DataFrame, column: str, classes: Sequence[str]) -> list[str]:
     """The slides to draw: all, none, a number, or auto (all up to 50, else 20), dealt over classes, right and wrong."""
     slides = sorted(predictions["slide"].unique())
@@ -163,7 +152,7 @@ def _draw(
     with job.progress.stage("heatmaps", len(slides), unit="slide") as step:
         for slide in slides:
             try:
-                names = unseen(split, slide)
+                names = [fold.name for fold in unseen(split, slide)]
                 for name in names:
                     models.setdefault(name, SlideModel.load(job.run.model(name)))
                 features = job.store.read(slide)

@@ -14,7 +14,7 @@ from coverslip.base.errors import FeatureError, SettingsError, TableError
 from coverslip.base.files import write_json
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import CohortSettings, Study
-from coverslip.cohort import Cohort, Targets, load_cohort, make_targets
+from coverslip.cohort import Cohort, Fold, Split, Targets, load_cohort, make_targets
 from coverslip.eval import Evaluation, evaluate
 from coverslip.mil import BagSource, SlideModel
 from coverslip.recipes.embed import embed_slides, feature_store
@@ -32,20 +32,32 @@ class External:
 
 
 def predict(run: Run, bag: Features) -> pd.DataFrame:
-    """What each fold's model of a run says of one slide: slide, patient, fold, and the task's columns.
+    """What a run's models say of one slide, a row a fold: slide, patient, fold, and the task's columns.
 
-    The patient is the run's where the slide is one of its own, else the slide itself.
+    A slide of the run's own cohort is told by the models that have not learnt from its patient; a new slide by all, and
+    stands as its own patient. `repeat` is there where the folds were drawn more than once.
 
     Raises:
         FeatureError: the features are of another encoder, tile size or scale than the run's.
     """
-    patients = run.split.patients
+    patient = run.split.patients.get(bag.slide, bag.slide)
     rows = []
-    for folder in run.models():
-        table = SlideModel.load(folder).predict(bag)
-        rows.append(table.assign(patient=patients.get(bag.slide, bag.slide), fold=folder.name))
+    for fold in unseen(run.split, bag.slide):
+        table = SlideModel.load(run.files.model(fold.name)).predict(bag)
+        rows.append(table.assign(patient=patient, fold=fold.index, repeat=fold.repeat))
     frame = pd.concat(rows, ignore_index=True)
-    return frame[["slide", "patient", "fold", *[c for c in frame if c not in ("slide", "patient", "fold")]]]
+    first = ["slide", "patient", "fold", *(["repeat"] if run.split.repeats > 1 else [])]
+    return frame[[*first, *[c for c in frame if c not in (*first, "repeat")]]]
+
+
+def unseen(split: Split, slide: str) -> list[Fold]:
+    """The folds whose model has neither trained nor tuned on the slide's patient; all for a new slide."""
+    patient = split.patients.get(slide)
+    if patient is None:
+        return list(split.folds)
+    blind = [fold for fold in split.folds if patient not in split.patients_of((*fold.train, *fold.tune))]
+    # With leaking folds every model may have seen the patient; then those that test the slide are asked.
+    return blind or [fold for fold in split.folds if slide in fold.test] or list(split.folds)
 
 
 def predict_table(
