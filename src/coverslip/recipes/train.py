@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,21 +12,17 @@ import pandas as pd
 import torch
 
 from coverslip._version import __version__
-from coverslip.audit import AuditFinding, audit_split, duplicate_pairs
-from coverslip.base.errors import FeatureError
 from coverslip.base.files import read_json, write_json
 from coverslip.base.fingerprint import digest, file_digest
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import Study
-from coverslip.cohort import Fold, Split, Targets, make_targets, resolve_split, write_split
-from coverslip.cohort.table import some
+from coverslip.cohort import Fold, Split, write_split
 from coverslip.eval import FoldSize, evaluate, mean_sd, mean_sd_logistic
-from coverslip.eval.reduce import UnitLevel
-from coverslip.mil import BagSource, SlideModel, Target, build_task, fit_bags
+from coverslip.mil import BagSource, SlideModel, build_task, fit_bags
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.job import LOG, Job, Tally, logged, open_job
+from coverslip.recipes.training_data import TrainingData, load_data
 from coverslip.store import Features, describe_environment, write_table
-from coverslip.store.feature_store import check_one_kind
 from coverslip.store.run import WEIGHTS
 
 
@@ -66,99 +60,6 @@ def train_job(job: Job, *, failed: Mapping[str, str]) -> Tally:
     write_json(job.run.environment, _environment(job, data))
     write_json(job.run.metrics, result.metrics)
     return Tally(job.run.folder, failed=data.failed, metrics=result.metrics)
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """What training reads: targets of the slides that have features, the folds, and the bags."""
-
-    targets: Targets
-    split: Split
-    bags: BagSource
-    features: Mapping[str, Features]
-    failed: dict[str, str]
-    warnings: tuple[str, ...]
-
-    @property
-    def unit(self) -> UnitLevel:
-        return "patient" if self.targets.level == "patient" else "slide"
-
-
-def load_data(job: Job, failed: Mapping[str, str]) -> TrainingData:
-    """Targets, features and folds of the study; what cannot be used is left out with its reason.
-
-    Raises:
-        TableError, SplitError: the table or the folds cannot be used.
-        FeatureError: files of different encoders or widths are mixed, or there are none.
-    """
-    study = job.study
-    targets = make_targets(job.cohort, study.task, study.cohort.classes)
-    missing = {s: "no feature file" for s in targets.slides if s not in failed and job.store.find(s) is None}
-    wanted = [slide for slide in targets.slides if slide not in failed and slide not in missing]
-    if not wanted:
-        job.store.dim(targets.slides[:1])  # says what is wrong with the store
-    features, damaged = _readable(job, wanted)
-    _require_one_kind(features)
-    targets = targets.without({**missing, **failed, **damaged})
-    split = resolve_split(job.cohort, targets, study.split)
-    told = [
-        *(f"LEAK. {finding.message} {finding.fix}" for finding in _leaks(job, split, features)),
-        *job.cohort.warnings,
-        *targets.warnings,
-        *split.warnings,
-    ]
-    for why, lost in (("for want of a feature file", missing), ("because they failed", {**failed, **damaged})):
-        if lost:
-            told.append(f"Left out {why}: {some(sorted(lost))} ({len(lost)} of {len(job.cohort.slides)} slides).")
-    y = targets.y_of
-    bags = BagSource(
-        [features[slide] for slide in targets.slides],
-        patients=targets.patient_of,
-        target=Target(torch.tensor([y[slide] for slide in targets.slides])),
-        bag=study.task.bag,
-    )
-    return TrainingData(targets, split, bags, features, {**failed, **damaged}, tuple(told))
-
-
-def _readable(job: Job, slides: Sequence[str]) -> tuple[dict[str, Features], dict[str, str]]:
-    """The features of these slides, and the slides whose files are damaged, with the reasons."""
-    frame = job.cohort.frame
-    mpp = dict(zip(frame["slide"], frame["mpp"])) if "mpp" in frame else {}
-    features: dict[str, Features] = {}
-    damaged: dict[str, str] = {}
-    with job.progress.stage("features", len(slides), unit="slide") as step:
-        for slide in slides:
-            given = mpp.get(slide)
-            try:
-                features[slide] = job.store.read(slide, mpp=given if given == given else None)
-            except FeatureError as error:
-                damaged[slide] = str(error).removeprefix(f"{slide}: ")
-                job.outcomes.record(slide, "features", "failed", damaged[slide])
-                LOG.warning("%s: its features cannot be used: %s", slide, damaged[slide])
-            step.advance(note=slide)
-    return features, damaged
-
-
-def _require_one_kind(features: Mapping[str, Features]) -> None:
-    """Refuses files of several widths or encoders, and names the odd one."""
-    usual = Counter(f.dim for f in features.values()).most_common(1)
-    odd = [f for f in features.values() if f.dim != usual[0][0]]
-    if odd:
-        raise FeatureError(
-            f"{odd[0].dim} numbers a row, while {usual[0][1]} other files have {usual[0][0]}"
-            + (f" ({len(odd)} files differ)." if len(odd) > 1 else "."),
-            slide=odd[0].slide,
-            fix="Files of one store come from one encoder; embed it again or move it elsewhere.",
-            code="width",
-        )
-    check_one_kind(features.values())
-
-
-def _leaks(job: Job, split: Split, features: Mapping[str, Features]) -> tuple[AuditFinding, ...]:
-    """What is on both sides of a fold: patients and slides by name, images by digest and by the preflight's look."""
-    digests = {s: f.identity.slide_fingerprint for s, f in features.items() if f.identity is not None}
-    exact, near = duplicate_pairs(read_json(job.run.check))
-    return audit_split(split, contents=digests, exact=exact, near=near)
 
 
 def _forget_results(job: Job, split: Split) -> None:

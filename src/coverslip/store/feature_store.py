@@ -102,18 +102,8 @@ class FeatureStore:
                 code="missing",
             )
         found = [self.read(name, check=False) for name in names]
-        dim = Counter(features.dim for features in found).most_common(1)[0][0]
-        odd = [features for features in found if features.dim != dim]
-        if odd:
-            raise FeatureError(
-                f"{odd[0].dim} numbers a row, while {len(found) - len(odd)} other files have {dim}"
-                + (f" ({len(odd)} files differ)." if len(odd) > 1 else "."),
-                slide=odd[0].slide,
-                fix="Files of one store come from one encoder; embed it again or move it elsewhere.",
-                code="width",
-            )
         check_one_kind(found)
-        return dim
+        return found[0].dim
 
     def _where_else(self) -> str:
         inner = [name for name in _INNER if (self.folder / name).is_dir()]
@@ -123,19 +113,30 @@ class FeatureStore:
 
 
 def check_one_kind(found: Iterable[Features]) -> None:
-    """Nothing, for features of one encoder, tile size and scale, as far as the files tell.
+    """Nothing, for features of one width, encoder, tile size and scale, as far as the files tell.
 
     Raises:
-        FeatureError: naming one slide of each of two kinds.
+        FeatureError: naming the odd file, and what the others are.
     """
-    first: Features | None = None
-    for features in found:
-        if first is None:
-            first = features
-        elif kind_of(features) != kind_of(first):
+    features = list(found)
+    if not features:
+        return
+    dim, usual = Counter(one.dim for one in features).most_common(1)[0]
+    odd = [one for one in features if one.dim != dim]
+    if odd:
+        raise FeatureError(
+            f"{odd[0].dim} numbers a row, while {usual} other files have {dim}"
+            + (f" ({len(odd)} files differ)." if len(odd) > 1 else "."),
+            slide=odd[0].slide,
+            fix="Files of one store come from one encoder; embed it again or move it elsewhere.",
+            code="width",
+        )
+    first = features[0]
+    for one in features:
+        if kind_of(one) != kind_of(first):
             raise FeatureError(
-                f"made by {told(features)}; {first.slide} was made by {told(first)}.",
-                slide=features.slide,
+                f"made by {told(one)}; {first.slide} was made by {told(first)}.",
+                slide=one.slide,
                 fix="Features of different encoders or scales cannot be mixed: embed all slides the same way.",
                 code="mixed",
             )
