@@ -15,7 +15,7 @@ from coverslip.train.checkpoint import load
 
 from .conftest import Batch, Line, WithTeacher
 
-Loss = Callable[[nn.Module], float]
+Loss = Callable[[nn.Module], torch.Tensor]
 
 
 def state_of(objective: nn.Module) -> dict[str, torch.Tensor]:
@@ -74,11 +74,11 @@ def test_ctrl_c_during_the_last_evaluation_is_not_lost(tmp_path: Path, settings:
     path = tmp_path / "checkpoint.safetensors"
     epochs: list[int] = []
 
-    def evaluate(network: nn.Module) -> float:
+    def evaluate(network: nn.Module) -> torch.Tensor:
         epochs.append(1)
         if len(epochs) == settings.epochs:
             signal.raise_signal(signal.SIGINT)
-        return 1.0 / len(epochs)
+        return torch.tensor([1.0 / len(epochs)])
 
     with pytest.raises(KeyboardInterrupt):
         fit(WithTeacher(), Line(), settings, evaluate=evaluate, checkpoint_path=path)
@@ -174,9 +174,9 @@ def test_the_best_weights_are_put_back(settings: FitSettings) -> None:
     seen: list[dict[str, torch.Tensor]] = []
     losses = iter([3.0, 1.0, 2.0, 2.5, 2.2])
 
-    def evaluate(network: nn.Module) -> float:
+    def evaluate(network: nn.Module) -> torch.Tensor:
         seen.append(state_of(network))
-        return next(losses)
+        return torch.tensor([next(losses)])
 
     objective = WithTeacher()
     result = fit(objective, Line(), settings, evaluate=evaluate)
@@ -188,7 +188,7 @@ def test_the_best_weights_are_put_back(settings: FitSettings) -> None:
 def test_training_stops_when_the_tuning_loss_gets_no_better(settings: FitSettings) -> None:
     losses = iter([3.0, 1.0, 2.0, 2.5, 2.2])
     settings = settings.model_copy(update={"patience": 2})
-    assert fit(WithTeacher(), Line(), settings, evaluate=lambda network: next(losses)).epochs == 4
+    assert fit(WithTeacher(), Line(), settings, evaluate=lambda network: torch.tensor([next(losses)])).epochs == 4
 
 
 def test_evaluation_is_in_eval_mode_without_gradients_and_modes_come_back(settings: FitSettings) -> None:
@@ -196,9 +196,9 @@ def test_evaluation_is_in_eval_mode_without_gradients_and_modes_come_back(settin
     objective.student[0].eval()  # frozen on purpose by someone
     watched: list[tuple[bool, bool]] = []
 
-    def evaluate(network: nn.Module) -> float:
+    def evaluate(network: nn.Module) -> torch.Tensor:
         watched.append((any(part.training for part in network.modules()), torch.is_inference_mode_enabled()))
-        return 1.0
+        return torch.ones(3)
 
     fit(objective, Line(), settings.model_copy(update={"patience": 9}), evaluate=evaluate)
     assert watched == [(False, True)] * 5
@@ -209,6 +209,11 @@ def test_a_loss_that_is_no_number_names_the_batch(settings: FitSettings) -> None
     with pytest.raises(CoverslipError, match=r"in epoch 2, on batch 3 of 1") as caught:
         fit(WithTeacher(), Line(bad=(1, 3)), settings)
     assert caught.value.code == "loss_not_finite"
+
+
+def test_a_tuning_loss_that_is_no_number_is_told(settings: FitSettings) -> None:
+    with pytest.raises(CoverslipError, match="tuning loss became nan in epoch 1"):
+        fit(WithTeacher(), Line(), settings, evaluate=lambda network: torch.tensor([1.0, torch.nan]))
 
 
 def test_each_epoch_tells_how_it_went(settings: FitSettings, tune_loss: Loss) -> None:

@@ -16,6 +16,7 @@ from coverslip.train.checkpoint import Counters
 from coverslip.train.interrupt import deferred_interrupt
 from coverslip.train.modes import evaluating
 from coverslip.train.optim import decay_groups
+from coverslip.train.selection import Selection
 
 
 def test_biases_and_norms_do_not_decay_and_frozen_weights_are_left_out() -> None:
@@ -78,13 +79,14 @@ def saved(path: Path) -> torch.optim.Optimizer:
     optimiser = torch.optim.AdamW(module.parameters(), lr=0.25, betas=(0.5, 0.75))
     module(torch.ones(1, 2)).sum().backward()
     optimiser.step()
-    counters = Counters(epoch=3, batch=1, step=9, best_loss=0.5, best_epoch=2, losses=[1.0], history=[{"epoch": 1.0}])
+    counters = Counters(epoch=3, batch=1, step=9, losses=[1.0], history=[{"epoch": 1.0}])
     checkpoint.save(
         path,
         key="k",
         counters=counters,
         objective=module.state_dict(),
-        best=module.state_dict(),
+        kept=module.state_dict(),
+        selection=Selection(best=1, kept=2, losses=torch.tensor([0.1, 0.2], dtype=torch.float64)),
         optimiser=optimiser.state_dict(),
     )
     return optimiser
@@ -94,9 +96,12 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     optimiser = saved(tmp_path / "c.safetensors")
     found = checkpoint.load(tmp_path / "c.safetensors", key="k")
     assert found is not None
-    assert (found.counters.epoch, found.counters.losses, found.counters.best_epoch) == (3, [1.0], 2)
-    assert found.best is not None
-    assert set(found.objective) == set(found.best) == {"weight", "bias"}
+    assert (found.counters.epoch, found.counters.losses) == (3, [1.0])
+    assert (found.selection.best, found.selection.kept) == (1, 2)
+    assert found.selection.losses is not None
+    assert found.selection.losses.tolist() == [0.1, 0.2]
+    assert found.kept is not None
+    assert set(found.objective) == set(found.kept) == {"weight", "bias"}
     before, after = optimiser.state_dict(), found.optimiser
     assert before["param_groups"] == after["param_groups"]
     for index, state in before["state"].items():

@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from coverslip.base.fingerprint import digest
 from coverslip.base.progress import SILENT, Progress
@@ -41,11 +42,11 @@ def fit_bags(
     name: str = "fit",
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> SlideModel:
-    """A model trained on the bags of `train`, with the weights of the epoch that had the lowest loss on `tune`.
+    """A model trained on the bags of `train`; the loss on `tune` says when to stop and which epoch's weights to keep.
 
     Standardisation and class weights come from `train` alone. The tuning loss is at patient level: a patient's bags are
-    averaged first, so one with many slides counts once. With `folder` the model is saved there, and a run that was
-    stopped goes on where it was.
+    averaged first, so one with many slides counts once; `coverslip.train.selection` has the rule. With `folder` the
+    model is saved there, and a run that was stopped goes on where it was.
 
     Raises:
         FeatureError: NaN or infinity in a slide, missing positions, or `tune` is of another encoder.
@@ -72,7 +73,7 @@ def fit_bags(
             objective,
             batches,
             settings,
-            evaluate=None if tune is None else PatientLoss(tune, task=model.task, device=fabric.device),
+            evaluate=None if tune is None else PatientLosses(tune, task=model.task, device=fabric.device),
             checkpoint_path=checkpoint,
             key=_key(train, tune, model, settings),
             on_epoch=on_epoch,
@@ -91,8 +92,8 @@ def fit_bags(
     return trained
 
 
-class PatientLoss:
-    """The task's loss on some bags, averaged first over a patient's bags, then over patients."""
+class PatientLosses:
+    """The task's loss for each patient, averaged over the patient's bags; the mean of all is the tuning loss."""
 
     def __init__(self, source: BagSource, *, task: Task, device: torch.device) -> None:
         assert source.target is not None
@@ -105,14 +106,14 @@ class PatientLoss:
         width = sum(source.lengths) * source.dim * 4
         self._resident = [self._batch(run) for run in source.chunks()] if width <= _RESIDENT_BYTES else None
 
-    def __call__(self, network: nn.Module) -> float:
-        """The loss of `network`, which is in eval mode already."""
+    def __call__(self, network: nn.Module) -> Float[Tensor, p]:
+        """The losses of `network`, which is in eval mode already."""
         batches = self._resident or (self._batch(run) for run in self._source.chunks())
         logits = torch.cat([network(batch.bags).logits for batch in batches])
         loss, weight = self._task.loss(logits, self._target)
         weighted = mean((loss * weight)[self._order], self._segments)
         weights = mean(weight[self._order], self._segments)
-        return float(weighted.sum() / weights.sum().clamp(min=1e-12))
+        return weighted / weights.mean().clamp(min=1e-12)
 
     def _batch(self, run: list[int]) -> LabelledBags:
         assert self._source.target is not None

@@ -1,6 +1,6 @@
 """Everything a training run needs to go on as if nothing had happened, in one safetensors file.
 
-Tensors (objective, best weights so far, optimiser) are named tensors; counters and the optimiser's plain numbers are
+Tensors (objective, weights kept so far, optimiser) are named tensors; counters and the optimiser's plain numbers are
 JSON in the file's header. No pickle. One file, renamed when it is whole, so its parts are never of different steps.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from coverslip.base.errors import StoreError
 from coverslip.base.files import atomic
+from coverslip.train.selection import Selection
 
 FORMAT = "coverslip.checkpoint/1"
 
@@ -30,8 +31,6 @@ class Counters:
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    best_loss: float | None = None
-    best_epoch: int | None = None
     losses: list[float] = field(default_factory=list)
     """Training losses of this epoch's batches."""
     history: list[dict[str, float]] = field(default_factory=list)
@@ -44,7 +43,8 @@ def save(
     key: str,
     counters: Counters,
     objective: Mapping[str, Tensor],
-    best: Mapping[str, Tensor] | None,
+    kept: Mapping[str, Tensor] | None,
+    selection: Selection,
     optimiser: Mapping[str, Any],
 ) -> None:
     """Writes a checkpoint atomically. `key` says what run it is of; `load` refuses another's.
@@ -53,7 +53,9 @@ def save(
         StoreError: the disk is full or the folder cannot be written.
     """
     tensors = {f"objective/{name}": value for name, value in objective.items()}
-    tensors |= {f"best/{name}": value for name, value in (best or {}).items()}
+    tensors |= {f"kept/{name}": value for name, value in (kept or {}).items()}
+    if selection.losses is not None:
+        tensors["selection/losses"] = selection.losses
     plain_state: dict[str, dict[str, Any]] = {}
     for index, state in optimiser["state"].items():
         for name, value in state.items():
@@ -65,6 +67,7 @@ def save(
         "format": FORMAT,
         "key": key,
         "counters": asdict(counters),
+        "selection": {"best": selection.best, "kept": selection.kept},
         "param_groups": optimiser["param_groups"],
         "plain_state": plain_state,
     }
@@ -80,7 +83,8 @@ class Checkpoint:
 
     counters: Counters
     objective: dict[str, Tensor]
-    best: dict[str, Tensor] | None
+    kept: dict[str, Tensor] | None
+    selection: Selection
     optimiser: dict[str, Any]
 
 
@@ -111,7 +115,8 @@ def load(path: Path, *, key: str) -> Checkpoint | None:
     return Checkpoint(
         Counters(**header["counters"]),
         _below("objective", tensors),
-        _below("best", tensors) or None,
+        _below("kept", tensors) or None,
+        Selection(**header["selection"], losses=tensors.get("selection/losses")),
         {"state": state, "param_groups": [_tuples(group) for group in header["param_groups"]]},
     )
 

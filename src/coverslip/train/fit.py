@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from coverslip.train.interrupt import deferred_interrupt
 from coverslip.train.modes import evaluating
 from coverslip.train.objective import Objective
 from coverslip.train.schedules import rate_factor
+from coverslip.train.selection import Selection
 
 
 class Batches(Protocol):
@@ -46,7 +48,8 @@ class Batches(Protocol):
 
 @dataclass
 class FitResult:
-    """How training went; the objective's network holds the best weights."""
+    """How training went; the objective's network holds the weights of `best_epoch` (from 1), whose tuning loss is
+    `best_loss`; without tuning, the last."""
 
     epochs: int
     best_epoch: int | None
@@ -61,7 +64,7 @@ def fit(
     batches: Batches,
     settings: FitSettings,
     *,
-    evaluate: Callable[[nn.Module], float] | None = None,
+    evaluate: Callable[[nn.Module], Tensor] | None = None,
     checkpoint_path: Path | None = None,
     key: str = "",
     checkpoint_every_s: float = 30.0,
@@ -72,9 +75,10 @@ def fit(
 ) -> FitResult:
     """Trains `objective` in place and says how it went.
 
-    `evaluate` gets the network in eval mode under inference_mode and returns the loss that stops training early; the
-    best weights are put back at the end. With `checkpoint_path` a run that was stopped goes on bit for bit where it
-    was, if `key` (a digest of data and settings) is the same. The caller's random state is left as it was.
+    `evaluate` gets the network in eval mode under inference_mode and returns one loss for each tuning unit (patient);
+    `Selection` says which epoch's weights are put back at the end, and when training stops early. With
+    `checkpoint_path` a run that was stopped goes on bit for bit where it was, if `key` (a digest of data and settings)
+    is the same. The caller's random state is left as it was.
 
     Raises:
         CoverslipError: the loss is not a finite number; names the batch.
@@ -130,7 +134,7 @@ class _Run:
         batches: Batches,
         settings: FitSettings,
         fabric: Fabric,
-        evaluate: Callable[[nn.Module], float] | None,
+        evaluate: Callable[[nn.Module], Tensor] | None,
     ) -> None:
         if fabric.world_size > 1:
             batches = batches.shard(fabric.global_rank, fabric.world_size)
@@ -140,15 +144,14 @@ class _Run:
         self.peaks = [float(group["lr"]) for group in optimiser.param_groups]
         self.step_module, self.optimiser = fabric.setup(_Step(objective), optimiser)
         self.at = Counters()
-        self.best: dict[str, Tensor] | None = None
+        self.selection = Selection()
+        self.kept: dict[str, Tensor] | None = None
         self.per_epoch = -(-len(batches) // settings.accumulate)
         self.total = self.per_epoch * settings.epochs
 
     @property
     def finished(self) -> bool:
-        at = self.at
-        stale = at.best_epoch is not None and at.epoch - 1 - at.best_epoch >= self.settings.patience
-        return at.epoch >= self.settings.epochs or stale
+        return self.at.epoch >= self.settings.epochs or self.selection.stale(self.at.epoch - 1, self.settings.patience)
 
     def epoch(self) -> Iterator[None]:
         """Does what is left of this epoch; yields after each optimiser step, when the state is whole."""
@@ -186,7 +189,7 @@ class _Run:
         self.objective.after_step(progress)
 
     def _require_finite(self, value: float, index: int) -> None:
-        if value - value != 0:
+        if not math.isfinite(value):
             raise CoverslipError(
                 f"The training loss became {value} in epoch {self.at.epoch + 1}, on "
                 f"{self.batches.describe(self.at.epoch, index)}.",
@@ -195,28 +198,35 @@ class _Run:
             )
 
     def end_epoch(self) -> dict[str, float]:
-        """Evaluates, keeps the best weights, and moves to the next epoch; returns the epoch's row."""
+        """Evaluates, keeps the weights where they are worth it, moves to the next epoch; returns the epoch's row."""
         at = self.at
         row = {"epoch": float(at.epoch + 1), "loss": sum(at.losses) / max(1, len(at.losses))}
         row["lr"] = float(self.optimiser.param_groups[0]["lr"])
         if self.evaluate is not None:
             network = self.objective.network
             with evaluating(network), self.fabric.autocast():
-                row["tune_loss"] = float(self.evaluate(network))
-            if at.best_loss is None or row["tune_loss"] < at.best_loss:
-                at.best_loss, at.best_epoch = row["tune_loss"], at.epoch
-                self.best = checkpoint.clone(network.state_dict())
+                losses = self.evaluate(network).double().cpu()
+            row["tune_loss"] = float(losses.mean())
+            if not math.isfinite(row["tune_loss"]):
+                raise CoverslipError(
+                    f"The tuning loss became {row['tune_loss']} in epoch {at.epoch + 1}.",
+                    fix="Check the tuning slides' features for extreme values, or lower fit.lr.",
+                    code="loss_not_finite",
+                )
+            if self.selection.keeps(at.epoch, losses.clone()):
+                self.kept = checkpoint.clone(network.state_dict())
         at.history.append(row)
         at.epoch, at.batch, at.losses = at.epoch + 1, 0, []
         return row
 
     def result(self) -> FitResult:
         at = self.at
-        if self.best is not None:
-            self.objective.network.load_state_dict(self.best)
+        if self.kept is not None:
+            self.objective.network.load_state_dict(self.kept)
         self.objective.eval()
-        best = None if at.best_epoch is None else at.best_epoch + 1
-        return FitResult(at.epoch, best, at.best_loss, at.step, at.history)
+        kept = self.selection.kept
+        loss = None if kept is None else at.history[kept]["tune_loss"]
+        return FitResult(at.epoch, None if kept is None else kept + 1, loss, at.step, at.history)
 
     def save(self, path: Path | None, key: str) -> None:
         if path is None or not self.fabric.is_global_zero:
@@ -226,7 +236,8 @@ class _Run:
             key=key,
             counters=self.at,
             objective=self.objective.state_dict(),
-            best=self.best,
+            kept=self.kept,
+            selection=self.selection,
             optimiser=self.optimiser.state_dict(),
         )
 
@@ -234,7 +245,7 @@ class _Run:
         found = None if path is None else checkpoint.load(path, key=key)
         if found is None:
             return
-        self.at, self.best = found.counters, found.best
+        self.at, self.kept, self.selection = found.counters, found.kept, found.selection
         self.objective.load_state_dict(found.objective)
         self.optimiser.load_state_dict(found.optimiser)
 
