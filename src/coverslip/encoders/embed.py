@@ -15,6 +15,7 @@ from numpy import ndarray
 from coverslip.base.errors import EncoderError, FeatureError, SettingsError, SlideError
 from coverslip.base.geometry import Tiles
 from coverslip.base.progress import SILENT, Progress
+from coverslip.base.threads import one_blas_thread
 from coverslip.encoders.device import Precision, autocast, choose_device, choose_precision
 from coverslip.encoders.encoder import Encoder
 from coverslip.encoders.info import EncoderInfo
@@ -66,8 +67,9 @@ def embed(
     if len(tiles) == 0:
         raise FeatureError("there are no tiles to embed.", slide=slide.id, code="empty")
     if store is None:
-        return _in_memory(work, made, progress)
-    with FeatureWriter(store.folder, slide.id, made, tiles.xy) as writer:
+        with one_blas_thread():
+            return _in_memory(work, made, progress)
+    with one_blas_thread(), FeatureWriter(store.folder, slide.id, made, tiles.xy) as writer:
         todo = writer.missing()
         with progress.stage("tiles", len(todo), unit="tile") as step, closing(work.encode(todo)) as batches:
             for index, rows, bad in batches:

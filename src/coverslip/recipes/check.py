@@ -34,7 +34,10 @@ def check(
             raise SettingsError(f"There is nothing at {path}.", fix="Give slides, folders of slides or DICOM folders.")
     slides = discover(paths)
     if not slides:
-        raise SettingsError(f"There are no files at {', '.join(map(str, paths))}.")
+        raise SettingsError(
+            f"There is no slide at or below {', '.join(map(str, paths))}.",
+            fix="Give slides, folders of slides or DICOM folders.",
+        )
     given = _mpp_column(table) if table is not None else {}
     return check_cohort(slides, mpp=given, jobs=jobs, timeout_s=timeout_s, progress=progress)
 

@@ -18,7 +18,7 @@ from coverslip.base.study import Study
 from coverslip.encoders import Encoder, embed, encoder, encoder_info, identity
 from coverslip.encoders.device import choose_device, choose_precision
 from coverslip.nn.pt_files import read_pt
-from coverslip.recipes.job import LOG, Job, Tally, logged, open_job
+from coverslip.recipes.job import LOG, Job, Tally, working, open_job
 from coverslip.recipes.slides import opened, save_overlay, tiles_of, tissue_of
 from coverslip.store import FeatureStore, Status
 
@@ -40,7 +40,7 @@ def embed_study(study: Study, *, shard: str = "1/1", progress: Progress = SILENT
     """
     part, parts = parse_shard(shard)
     job = open_job(study, need_paths=True, store=feature_store(study), progress=progress)
-    with logged(job.run, f"embed {shard}"):
+    with working(job.run, f"embed {shard}"):
         failed = embed_slides(job, list(job.cohort.slides)[part - 1 :: parts])
         return Tally(job.run.folder, failed=failed)
 

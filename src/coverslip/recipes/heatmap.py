@@ -23,7 +23,7 @@ from coverslip.explain import TileScores
 from coverslip.explain import explain as explain_bag
 from coverslip.mil import SlideModel
 from coverslip.recipes.embed import feature_store
-from coverslip.recipes.job import LOG, Job, logged
+from coverslip.recipes.job import LOG, Job, working
 from coverslip.recipes.predict import unseen
 from coverslip.recipes.slides import opened, tile_images
 from coverslip.slide import Slide
@@ -101,7 +101,7 @@ def heatmaps_of(
     if unknown:
         raise SettingsError(f"The run has no slide {unknown[0]!r}.", fix=suggest(unknown[0], list(cohort.slides)))
     job = Job(study, cohort, run.files, feature_store(study), OutcomeLog(run.files.outcomes), progress)
-    with logged(run.files, "heatmap"):
+    with working(run.files, "heatmap"):
         return _draw(job, run.split, list(slides), method=method, folder=out or run.files.heatmaps)[0]
 
 

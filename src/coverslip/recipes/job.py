@@ -15,7 +15,8 @@ from coverslip.base.files import storage_errors
 from coverslip.base.progress import Progress
 from coverslip.base.registry import AGGREGATORS, ENCODERS, EXPLAINERS, READERS, TASKS, TISSUE
 from coverslip.base.study import Study
-from coverslip.cohort import Cohort, load_cohort
+from coverslip.base.threads import one_blas_thread
+from coverslip.cohort import Cohort, load_cohort, make_targets, resolve_split
 from coverslip.store import FeatureStore, OutcomeLog, RunFolder, save_settings
 
 LOG = logging.getLogger("coverslip")
@@ -53,20 +54,30 @@ class Job:
         return "path" in self.cohort.frame
 
 
-def open_job(study: Study, *, need_paths: bool | None, store: FeatureStore, progress: Progress) -> Job:
+def open_job(
+    study: Study, *, need_paths: bool | None, store: FeatureStore, progress: Progress, trains: bool = False
+) -> Job:
     """The study, checked and with its folder made; nothing is written before everything the user gave is understood.
 
-    `need_paths` None means: where the table has paths, every row needs one.
+    `need_paths` None means: where the table has paths, every row needs one. `trains` says that the study goes on to
+    training, so that a wrong target is refused now and not after hours of embedding; so are folds, where slides come
+    first. (Where features are there already, foreign folds may name slides without any, and are read with them.)
 
     Raises:
         SettingsError: a name that no registry has.
         TableError: the cohort's table cannot be used.
+        SplitError: folds leak or cannot be made.
         StoreError: the run folder cannot be written.
     """
     check_names(study)
     cohort = load_cohort(study.cohort, need_paths=bool(need_paths))
-    if need_paths is None and "path" in cohort.frame:
+    begins_with_slides = need_paths is None and "path" in cohort.frame
+    if begins_with_slides:
         cohort = load_cohort(study.cohort, need_paths=True)
+    if trains:
+        targets = make_targets(cohort, study.task, study.cohort.classes)
+        if begins_with_slides:
+            resolve_split(cohort, targets, study.split)
     run = RunFolder(Path(study.output))
     with storage_errors(run.folder):
         run.create()
@@ -87,8 +98,8 @@ def check_names(study: Study) -> None:
 
 
 @contextmanager
-def logged(run: RunFolder, verb: str) -> Iterator[None]:
-    """Writes what happens inside the block to run.log, in order, with times."""
+def working(run: RunFolder, verb: str) -> Iterator[None]:
+    """Does a verb's work: what happens inside the block goes to run.log, in order, with times."""
     handler = logging.FileHandler(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = LOG.level
@@ -97,7 +108,8 @@ def logged(run: RunFolder, verb: str) -> Iterator[None]:
     start = time.monotonic()
     LOG.info("%s begins, coverslip %s", verb, __version__)
     try:
-        yield
+        with one_blas_thread():
+            yield
         LOG.info("%s done in %.0f s", verb, time.monotonic() - start)
     except BaseException as error:
         LOG.error("%s ends: %s: %s", verb, type(error).__name__, error)

@@ -18,7 +18,7 @@ from coverslip.cohort import Cohort, Fold, Split, Targets, load_cohort, make_tar
 from coverslip.eval import Evaluation, evaluate
 from coverslip.mil import BagSource, SlideModel
 from coverslip.recipes.embed import embed_slides, feature_store
-from coverslip.recipes.job import LOG, Job, logged
+from coverslip.recipes.job import LOG, Job, working
 from coverslip.store import Features, OutcomeLog, Run, RunFolder, write_table
 
 
@@ -80,7 +80,7 @@ def predict_table(
     study = _external_study(run, Path(table), features, out)
     cohort = load_cohort(study.cohort, need_paths=features is None)
     folder = RunFolder(Path(study.output)).create()
-    with logged(folder, "predict"):
+    with working(folder, "predict"):
         job = Job(study, cohort, folder, feature_store(study), OutcomeLog(folder.outcomes), progress)
         failed = embed_slides(job, list(cohort.slides)) if features is None else {}
         source, unreadable = _bags(job, failed)
@@ -183,5 +183,5 @@ def _evaluate(run: Run, cohort: Cohort, predictions: pd.DataFrame, targets: Targ
         resamples=study.evaluation.resamples,
         seed=study.evaluation.seed,
         sites=cohort.frame.set_index("slide")["site"] if "site" in cohort.frame else None,
-        warnings=[f"{finding.message} {finding.fix}" for finding in shared],
+        warnings=[finding.text for finding in shared],
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from coverslip.base.errors import CoverslipError
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import Study, load_study
+from coverslip.cohort.table import some
 from coverslip.recipes.check import check_study
 from coverslip.recipes.embed import embed_slides, feature_store
 from coverslip.recipes.heatmap import draw_heatmaps
-from coverslip.recipes.job import LOG, Job, Tally, logged, open_job
+from coverslip.recipes.job import LOG, Job, Tally, working, open_job
 from coverslip.recipes.train import train_job
 from coverslip.report import write_report
 
@@ -25,10 +27,16 @@ def run(study: Study | Path | str, *, progress: Progress = SILENT) -> Tally:
     """
     if not isinstance(study, Study):
         study = load_study(Path(study))
-    job = open_job(study, need_paths=None, store=feature_store(study), progress=progress)
-    with logged(job.run, "run"):
+    job = open_job(study, need_paths=None, store=feature_store(study), progress=progress, trains=True)
+    with working(job.run, "run"):
         failed = _features(job) if job.has_slides else {}
-        tally = train_job(job, failed=failed)
+        try:
+            tally = train_job(job, failed=failed)
+        except CoverslipError as error:
+            if failed:
+                names = some(sorted(failed))
+                error.add_note(f"Before that {len(failed)} slides failed ({names}); {job.run.outcomes} says why.")
+            raise
         if job.has_slides:
             tally.metrics = draw_heatmaps(job, tally.metrics)
         job.outcomes.close()

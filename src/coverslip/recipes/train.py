@@ -20,7 +20,7 @@ from coverslip.cohort import Fold, Split, write_split
 from coverslip.eval import FoldSize, evaluate, mean_sd, mean_sd_logistic
 from coverslip.mil import BagSource, SlideModel, build_task, fit_bags
 from coverslip.recipes.embed import feature_store
-from coverslip.recipes.job import LOG, Job, Tally, logged, open_job
+from coverslip.recipes.job import LOG, Job, Tally, working, open_job
 from coverslip.recipes.training_data import TrainingData, load_data
 from coverslip.store import Features, describe_environment, write_table
 from coverslip.store.run import WEIGHTS
@@ -32,8 +32,8 @@ def train_study(study: Study, *, progress: Progress = SILENT) -> Tally:
     Raises:
         SettingsError, TableError, SplitError, FeatureError: what the user gave cannot work.
     """
-    job = open_job(study, need_paths=False, store=feature_store(study), progress=progress)
-    with logged(job.run, "train"):
+    job = open_job(study, need_paths=False, store=feature_store(study), progress=progress, trains=True)
+    with working(job.run, "train"):
         return train_job(job, failed={})
 
 

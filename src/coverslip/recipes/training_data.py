@@ -47,13 +47,13 @@ def load_data(job: Job, failed: Mapping[str, str]) -> TrainingData:
     missing = {s: "no feature file" for s in targets.slides if s not in failed and job.store.find(s) is None}
     wanted = [slide for slide in targets.slides if slide not in failed and slide not in missing]
     if not wanted:
-        job.store.dim(targets.slides[:1])  # says what is wrong with the store
+        _refuse_nothing(job, targets.slides, failed)
     features, damaged = _readable(job, wanted)
     check_one_kind(features.values())
     targets = targets.without({**missing, **failed, **damaged})
     split = resolve_split(job.cohort, targets, study.split)
     told = [
-        *(f"LEAK. {finding.message} {finding.fix}" for finding in _leaks(job, split, features)),
+        *(f"LEAK. {finding.text}" for finding in _leaks(job, split, features)),
         *job.cohort.warnings,
         *targets.warnings,
         *split.warnings,
@@ -69,6 +69,20 @@ def load_data(job: Job, failed: Mapping[str, str]) -> TrainingData:
         bag=study.task.bag,
     )
     return TrainingData(targets, split, bags, features, {**failed, **damaged}, tuple(told))
+
+
+def _refuse_nothing(job: Job, slides: Sequence[str], failed: Mapping[str, str]) -> None:
+    """Says why no slide has features: all failed, nothing was embedded yet, or the files have other names."""
+    if failed:
+        first = next(iter(failed))
+        raise FeatureError(f"No slide is left to learn from: {len(failed)} failed; the first, {first}: {failed[first]}")
+    job.store.dim(job.store.names())  # refuses an empty store
+    raise FeatureError(
+        f"None of the {len(slides)} slides of {job.cohort.source} (such as {slides[0]!r}) has a file in "
+        f"{job.store.folder} (such as {job.store.names()[0]!r}).",
+        fix="A slide is named as its feature file without the suffix, letter by letter.",
+        code="missing",
+    )
 
 
 def _readable(job: Job, slides: Sequence[str]) -> tuple[dict[str, Features], dict[str, str]]:

@@ -13,6 +13,7 @@ from coverslip.base.errors import SettingsError
 from coverslip.base.files import write_json, write_text
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.random import stream, stream_seed
+from coverslip.base.threads import one_blas_thread
 from coverslip.synthetic.damage import damage
 from coverslip.synthetic.recipe import SITES, PenColour, SlideRecipe, Truth
 from coverslip.synthetic.slides import make_slide
@@ -72,6 +73,7 @@ def make_cohort(
     rows = _deal(slides, damaged, slides_per_patient, seed)
     truths: dict[str, Truth] = {}
     with (
+        one_blas_thread(),
         progress.stage("make slides", len(rows), unit="slide") as step,
         ThreadPoolExecutor(max(1, workers)) as pool,
     ):
