@@ -15,7 +15,7 @@ from coverslip.synthetic import PlantedBags, make_bags
 
 @pytest.fixture(scope="session")
 def planted() -> PlantedBags:
-    return make_bags(40, rows=(20, 40), dim=16, witness_rate=0.2, shift=3.0)
+    return make_bags(40, rows=(20, 40), dim=16, witness_rate=0.2, shift=4.0)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def slides(planted: PlantedBags) -> list[Features]:
 def models(planted: PlantedBags, slides: list[Features]) -> dict[str, SlideModel]:
     """One model a method, and a second ABMIL of another seed."""
     source = BagSource(slides, target=Target(torch.from_numpy(planted.y)))
-    settings = FitSettings(device="cpu", epochs=20, lr=1e-3)
+    settings = FitSettings(device="cpu", epochs=40, lr=1e-3)
     task = Classification(("benign", "lesion"))
     made = {name: fit_bags(source, None, task, name, settings) for name in ("mean", "max", "abmil")}
     made["abmil 2"] = fit_bags(source, None, task, "abmil", settings.model_copy(update={"seed": 1}))

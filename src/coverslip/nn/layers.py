@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from coverslip.nn.segments import full
 
 
+def default_hidden(dim: int) -> int:
+    """The width of the hidden rows where none is given: 512, or twice narrower features' width but at least 128."""
+    return min(512, max(128, 2 * dim))
+
+
 class Projection(nn.Sequential):
     """Rows (m, d) to rows (m, hidden): a linear map, ReLU, dropout."""
 

@@ -88,6 +88,7 @@ def test_the_summary_lies_among_the_rows() -> None:
 
 def test_narrow_features_get_a_narrower_network() -> None:
     assert Abmil(100, 2).classifier.in_features == 200
+    assert Abmil(8, 2).classifier.in_features == 128
     assert Abmil(1536, 2).classifier.in_features == 512
     assert Abmil(100, 2, hidden=64).classifier.in_features == 64
     assert Mean(100, 2).rows.classifier.in_features == Max(100, 2).rows.classifier.in_features == 200

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coverslip.nn.layers import Projection
+from coverslip.nn.layers import Projection, default_hidden
 
 
 class RowClassifier(nn.Module):
@@ -13,7 +13,7 @@ class RowClassifier(nn.Module):
 
     def __init__(self, dim: int, num_outputs: int, *, hidden: int | None, dropout: float) -> None:
         super().__init__()
-        hidden = min(512, 2 * dim) if hidden is None else hidden
+        hidden = default_hidden(dim) if hidden is None else hidden
         self.projection = Projection(dim, hidden, dropout=dropout)
         self.classifier = nn.Linear(hidden, num_outputs)
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from coverslip.mil.bags import Aggregator, BagOutput, Bags, Target
-from coverslip.nn.layers import AttentionScores, Projection
+from coverslip.nn.layers import AttentionScores, Projection, default_hidden
 from coverslip.nn.segments import full, softmax, weighted_sum
 
 ENTRIES = {
@@ -38,8 +38,8 @@ class Abmil(Aggregator):
     Evidence is a row's own term of that last sum, W (a h): over a bag it adds up to the logits minus c, exactly.
 
     The paper's MNIST-bags network has hidden 500, attention 128, no dropout, one sigmoid output; whole-slide
-    implementations use 512 with 128, 256 or 384. Ours: `hidden` 512, or twice the width of narrower features (a
-    descriptor of 100 numbers does not need 512), `attention` 128, `dropout` .25 after the projection.
+    implementations use 512 with 128, 256 or 384. Ours: `hidden` 512, or twice the width of narrower features but at
+    least 128; `attention` 128; `dropout` .25 after the projection.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Abmil(Aggregator):
         dropout: float = 0.25,
     ) -> None:
         super().__init__()
-        hidden = min(512, 2 * dim) if hidden is None else hidden
+        hidden = default_hidden(dim) if hidden is None else hidden
         self.projection = Projection(dim, hidden, dropout=dropout)
         self.scores = AttentionScores(hidden, attention, heads=heads, gated=gated)
         self.classifier = nn.Linear(heads * hidden, num_outputs)
