@@ -18,7 +18,7 @@ from coverslip.base.study import Study
 from coverslip.encoders import Encoder, embed, encoder, encoder_info, identity
 from coverslip.encoders.device import choose_device, choose_precision
 from coverslip.nn.pt_files import read_pt
-from coverslip.recipes.job import LOG, Job, Tally, working, open_job
+from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.slides import opened, save_overlay, tiles_of, tissue_of
 from coverslip.store import FeatureStore, Status
 

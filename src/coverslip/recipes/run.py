@@ -11,7 +11,7 @@ from coverslip.cohort.table import some
 from coverslip.recipes.check import check_study
 from coverslip.recipes.embed import embed_slides, feature_store
 from coverslip.recipes.heatmap import draw_heatmaps
-from coverslip.recipes.job import LOG, Job, Tally, working, open_job
+from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.train import train_job
 from coverslip.report import write_report
 

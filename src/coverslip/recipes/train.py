@@ -20,7 +20,7 @@ from coverslip.cohort import Fold, Split, write_split
 from coverslip.eval import FoldSize, evaluate, mean_sd, mean_sd_logistic
 from coverslip.mil import BagSource, SlideModel, build_task, fit_bags
 from coverslip.recipes.embed import feature_store
-from coverslip.recipes.job import LOG, Job, Tally, working, open_job
+from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.training_data import TrainingData, load_data
 from coverslip.store import Features, describe_environment, write_table
 from coverslip.store.run import WEIGHTS
