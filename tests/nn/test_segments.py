@@ -175,3 +175,12 @@ def test_equal_largest_rows_share_the_gradient() -> None:
     ops.maximum(values, Segments.of_lengths([3])).sum().backward()
     assert values.grad is not None
     assert values.grad.tolist() == [0.5, 0.5, 0.0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("name", [*REDUCTIONS, "softmax", "rank"])
+def test_a_gpu_gives_what_the_cpu_gives(name: str) -> None:
+    values, segments = example(LENGTHS, 3)
+    operations = {key: packed for key, (packed, _) in REDUCTIONS.items()} | {"softmax": ops.softmax, "rank": ops.rank}
+    there = Segments(segments.offsets.cuda(), segments.num_rows)
+    assert torch.allclose(operations[name](values, segments), operations[name](values.cuda(), there).cpu())
