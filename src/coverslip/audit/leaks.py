@@ -16,6 +16,7 @@ import numpy as np
 from numpy import ndarray
 
 from coverslip.cohort import Fold, Leak, Split, check_split
+from coverslip.cohort.table import some
 
 _MOVE = "Keep all slides of a patient in one set of each fold."
 _LOOK = "Look at both: keep one, or give them the same patient so that they stay on one side."
@@ -34,6 +35,11 @@ class AuditFinding:
     message: str
     fix: str
     cases: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """All of it in one line, with the first few cases."""
+        return f"{self.message} {some(self.cases)}. {self.fix}"
 
 
 def audit_split(

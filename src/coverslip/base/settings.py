@@ -37,8 +37,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(
             f"There is no settings file {path}.", fix="Give the path of a study's TOML file."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} cannot be read as UTF-8 text: {error}.") from error
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be read: {error.strerror}.", fix="Give the path of a study's TOML file."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not UTF-8 text: {error}.", fix="Save it as UTF-8.") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

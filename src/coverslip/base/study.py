@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from coverslip.base.settings import Settings, override, parse, read_toml
+from coverslip.base.units import PLAUSIBLE_MPP
 
 FORMAT: Literal["coverslip.study/1"] = "coverslip.study/1"
 
@@ -44,7 +45,7 @@ class CohortSettings(Settings):
 class SlideSettings(Settings):
     """How slides are opened."""
 
-    mpp: Positive | None = None
+    mpp: Annotated[float, Field(ge=PLAUSIBLE_MPP[0], le=PLAUSIBLE_MPP[1])] | None = None
     """µm per pixel at level 0 for slides whose file and table row have none; never overrides either."""
     reader: str | None = None
     """Force one reader by name; by default each is asked in turn."""

@@ -28,8 +28,9 @@ app = typer.Typer(
     "Exit codes: 0 done · 1 some slides failed, the rest is finished · 2 settings, table or files are wrong · "
     "130 interrupted (run again to go on).",
 )
-_stderr = Console(stderr=True, highlight=False)
-_stdout = Console(highlight=False)
+# What is printed is names and paths of users: no part of them is markup or an emoji.
+_stderr = Console(stderr=True, highlight=False, markup=False, emoji=False)
+_stdout = Console(highlight=False, markup=False, emoji=False)
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY.toml", help="The study's settings.")]
 Assignments = Annotated[
@@ -52,10 +53,10 @@ def _study(path: Path, assignments: list[str] | None) -> Study:
     return load_study(path, assignments or ())
 
 
-def _finish(failed: dict[str, str]) -> int:
+def _finish(failed: dict[str, str], *, rest: str = "everything else is finished.") -> int:
     """Names the slides that failed; the exit code."""
     if failed:
-        _stderr.print(failure_table(failed))
+        failure_table(_stderr, failed, rest=rest)
     return 1 if failed else 0
 
 
@@ -138,7 +139,7 @@ def embed(
     if dry_run:
         estimate = recipe.estimate(_study(study, assignments), shard=shard, progress=_progress())
         _stdout.print(estimate.text(), soft_wrap=True)
-        return _finish(estimate.failed)
+        return _finish(estimate.failed, rest="the estimate is of the others.")
     return _finish(recipe.embed_study(_study(study, assignments), shard=shard, progress=_progress()).failed)
 
 

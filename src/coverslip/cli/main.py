@@ -8,14 +8,19 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
-import click
+import typer
 from rich.console import Console
+from rich.text import Text
 
 from coverslip.base.errors import CoverslipError
 from coverslip.cli.commands import app
 
 INTERRUPTED = 130
+
+# A wrong option or command. Typer used to raise click's errors and now raises those of its own copy of click.
+_UsageError: Any = typer.BadParameter.__base__
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,21 +36,17 @@ def run(arguments: Sequence[str]) -> int:
     except CoverslipError as error:
         if "--verbose" in arguments:
             traceback.print_exc()
-        for line in (str(error), *getattr(error, "__notes__", ())):
-            stderr.print(f"[bold red]error[/] {_escape(line)}")
+        stderr.print(Text.assemble(("error", "bold red"), f" {error}"))
+        for note in getattr(error, "__notes__", ()):
+            stderr.print(Text(f"      {note}"))
         return error.exit_code
-    except click.exceptions.Exit as leave:
-        return leave.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        stderr.print("Interrupted. What is finished is kept: the same command goes on from there.")
-        return INTERRUPTED
-    except click.ClickException as error:
+    except (typer.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except _UsageError as error:
         error.show()
         return 2
     except BrokenPipeError:
         return 0
+    if code == INTERRUPTED:  # some versions of Typer return it, others raise
+        stderr.print("Interrupted. What is finished is kept: the same command goes on from there.")
     return int(code or 0)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -26,17 +26,23 @@ def check_table(console: Console, report: Mapping[str, Any]) -> None:
         for reason in slide["reasons"]:
             console.print(Text(f"      {reason['code']}: {reason['message']} {reason['fix']}".rstrip()), soft_wrap=True)
     counts = {v: sum(s["verdict"] == v for s in slides) for v in ("ok", "warn", "fail")}
-    console.print(f"{len(slides)} slides: {counts['ok']} ok, {counts['warn']} with warnings, {counts['fail']} failed")
+    number = "1 slide" if len(slides) == 1 else f"{len(slides)} slides"
+    console.print(f"{number}: {counts['ok']} ok, {counts['warn']} with warnings, {counts['fail']} failed")
 
 
-def failure_table(failed: Mapping[str, str]) -> Table:
-    """The slides that failed and why."""
-    table = Table(title=f"{len(failed)} failed; everything else is finished", title_justify="left", box=None)
-    table.add_column("slide", no_wrap=True)
-    table.add_column("reason")
-    for slide, reason in sorted(failed.items()):
-        table.add_row(Text(slide), Text(reason))
-    return table
+def failure_table(console: Console, failed: Mapping[str, str], *, rest: str) -> None:
+    """What failed and why, and what became of the rest."""
+    console.print(f"{len(failed)} failed; {rest}")
+    if not console.is_terminal:
+        for name, reason in sorted(failed.items()):
+            _plain(console, "failed", name, reason)
+        return
+    table = Table(box=None, show_header=False)
+    table.add_column(no_wrap=True, style="red")
+    table.add_column()
+    for name, reason in sorted(failed.items()):
+        table.add_row(Text(name), Text(reason))
+    console.print(table)
 
 
 def list_table(console: Console, kind: str) -> None:
@@ -50,7 +56,7 @@ def list_table(console: Console, kind: str) -> None:
     entries = [REGISTRIES[kind].entries[name] for name in REGISTRIES[kind].names()]
     if not console.is_terminal:
         for e in entries:
-            console.print("\t".join((e.name, e.summary, e.origin, e.licence, e.needs)), markup=False, soft_wrap=True)
+            _plain(console, e.name, e.summary, e.origin, e.licence, e.needs)
         return
     table = Table(box=None, header_style="bold")
     for column in ("name", "what it is", "origin", "licence", "needs"):
@@ -58,6 +64,11 @@ def list_table(console: Console, kind: str) -> None:
     for e in entries:
         table.add_row(*map(Text, (e.name, e.summary, e.origin, e.licence, e.needs)))
     console.print(table)
+
+
+def _plain(console: Console, *cells: str) -> None:
+    """One line with tabs between the cells, for programs and log files; `print` would make spaces of the tabs."""
+    console.file.write("\t".join(cells) + "\n")
 
 
 def status_table(console: Console, rows: Mapping[str, Mapping[str, Any]]) -> None:
