@@ -91,3 +91,9 @@ def test_a_name_that_cannot_be_a_file_is_refused(name: str) -> None:
 
 def test_a_name_in_any_script_is_kept() -> None:
     assert safe_name("Fall-Ä 7 (検体)", what="row 3") == "Fall-Ä 7 (検体)"
+
+
+def test_a_file_where_a_folder_should_be_is_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="no folder that can hold files"):
+        write_text(tmp_path / "file" / "report.html", "x")

@@ -62,3 +62,9 @@ def test_every_public_name_resolves() -> None:
         assert getattr(cs, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         cs.nonsense  # noqa: B018
+
+
+def test_of_a_thousand_names_the_nearest_and_a_few_are_told() -> None:
+    said = suggest("case-017", [f"case-{i:04}" for i in range(1000)])
+    assert said.startswith("Did you mean 'case-0")
+    assert said.endswith("Accepted: case-0000, case-0001, case-0002, case-0003, case-0004 and 995 more.")

@@ -87,3 +87,9 @@ def test_an_error_names_slide_and_way_out_and_survives_a_process() -> None:
     assert copy.finding().code == "mpp_missing"
     assert copy.exit_code == 1
     assert FeatureError("x").exit_code == 2
+
+
+def test_tiles_say_what_they_are_in_one_line() -> None:
+    xy = np.zeros((2, 2), np.int32)
+    tiles = Tiles("a", TileSpec(size_px=224, mpp=0.5), mpp=0.25, span=448.0, xy=xy, tissue=np.ones(2, np.float32))
+    assert repr(tiles) == "<Tiles of a: 2 of 224 px at 0.5 µm/px>"

@@ -279,3 +279,8 @@ def test_many_open_slides_hold_no_file_handles_and_travel_small(written, plan) -
     assert sum(float(features.x[0, 0]) for features in cohort) != 0
     assert len(pickle.dumps(cohort[0])) < 4000
     np.testing.assert_array_equal(sent(cohort[0]).x, plan.rows.astype(np.float16))
+
+
+def test_features_say_what_they_are_in_one_line() -> None:
+    rows = np.zeros((3, 4), np.float16)
+    assert repr(Features("a", rows, encoder="texture")) == "<Features of a: 3 x 4 of texture, memory>"

@@ -110,3 +110,11 @@ def test_geojson_is_what_qupath_reads() -> None:
     # A signed 32-bit ARGB number, opaque: between -2^24 and -1.
     assert -(1 << 24) <= tissue["properties"]["classification"]["colorRGB"] < 0
     assert shapely.geometry.shape(tissue["geometry"]).bounds == pytest.approx((32, 32, 128, 128))
+
+
+def test_a_mask_says_what_it_is_in_one_line() -> None:
+    layer = {"pen": np.zeros((2, 2), bool)}
+    assert repr(TissueMask("a", np.ones((2, 2), bool), 1000.0, 0.5, "otsu", layer)) == (
+        "<TissueMask of a: 1 mm² by otsu, with pen>"
+    )
+    assert "size unknown" in repr(TissueMask("a", np.ones((2, 2), bool), 1000.0, None, "image"))

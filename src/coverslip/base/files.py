@@ -22,14 +22,11 @@ def atomic(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it there when the block ends well, removes it otherwise.
 
     Raises:
-        StoreError: the disk is full or the folder cannot be written.
+        StoreError: the disk is full, or the folder is none or cannot be written.
     """
     path = Path(path)
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _beside(path)
         try:
             yield temporary
             # mkstemp is private to its owner; a shared store needs what a plain open would have given.
@@ -40,6 +37,22 @@ def atomic(path: Path) -> Iterator[Path]:
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
+
+
+def _beside(path: Path) -> Path:
+    """A new, empty file in the folder of `path`, which is made where it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        # Something else than a folder lies on the way, or the system makes no files there.
+        raise StoreError(
+            f"{path} cannot be written: {path.parent} is no folder that can hold files.",
+            fix="Choose another folder.",
+            code="no_folder",
+        ) from error
+    os.close(handle)
+    return Path(name)
 
 
 def _umask() -> int:

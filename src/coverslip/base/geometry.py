@@ -88,6 +88,9 @@ class Tiles:
     def __len__(self) -> int:
         return len(self.xy)
 
+    def __repr__(self) -> str:
+        return f"<Tiles of {self.slide}: {len(self)} of {self.spec.size_px} px at {self.spec.mpp:g} µm/px>"
+
     @property
     def span_px(self) -> int:
         """Side of the level-0 box that is read for a tile."""

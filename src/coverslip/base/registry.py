@@ -24,6 +24,9 @@ from coverslip.base.errors import SettingsError
 _ROOT = Path(__file__).resolve().parents[1]
 _FIELDS = frozenset({"build", "summary", "origin", "licence", "needs"})
 
+# A list of accepted names that is longer than the first is cut to the second: a cohort may have thousands of slides.
+_MOST_NAMED, _FEW_NAMED = 40, 5
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -82,6 +85,9 @@ def suggest(name: str, accepted: list[str]) -> str:
     """ "Did you mean ...?" where something is near, and what is accepted."""
     near = difflib.get_close_matches(name, accepted, n=1, cutoff=0.6)
     hint = f"Did you mean {near[0]!r}? " if near else ""
+    if len(accepted) > _MOST_NAMED:
+        some = ", ".join(sorted(accepted)[:_FEW_NAMED])
+        return f"{hint}Accepted: {some} and {len(accepted) - _FEW_NAMED} more."
     return f"{hint}Accepted: {', '.join(accepted)}."
 
 

@@ -90,7 +90,7 @@ def demo(
 
 @app.command()
 def check(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Slides, folders of slides, DICOM folders.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Slides, folders of slides, DICOM folders.")],
     table: Annotated[Path | None, typer.Option("--table", help="Cohort table: its mpp column is used.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Slides checked at once.")] = 2,
@@ -171,7 +171,7 @@ def predict(
         Path | None, typer.Option("--features", help="Folder of feature files; made from the slides where not given.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results; RUN/external/<table> where not given.")
+        Path | None, typer.Option("--out", help="Folder of the results; RUN/external/TABLE where not given.")
     ] = None,
     verbose: Verbose = False,
 ) -> int:
@@ -189,7 +189,7 @@ def predict(
 @app.command()
 def heatmap(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
-    slides: Annotated[list[str], typer.Argument(metavar="SLIDE...", help="Slide ids of the run's cohort.")],
+    slides: Annotated[list[str], typer.Argument(metavar="SLIDE", help="Slide ids of the run's cohort.")],
     method: Annotated[str, typer.Option("--method", help="An explainer: coverslip list explainers.")] = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the maps; RUN/heatmaps where not given.")] = None,
     verbose: Verbose = False,
@@ -206,7 +206,7 @@ def heatmap(
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished runs; several are compared.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Finished runs; several are compared.")],
     out: Annotated[Path | None, typer.Option("--out", help="The HTML file; RUN/report.html where not given.")] = None,
     title: Annotated[str | None, typer.Option("--title", help="Heading.")] = None,
     pseudonymise: Annotated[

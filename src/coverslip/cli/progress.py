@@ -20,6 +20,10 @@ from rich.progress import (
 
 from coverslip.base.progress import SILENT_STEP, Step
 
+# Stages that fly past (opening a thousand feature files) would bury what matters: after this many lines, a line at most
+# every so many seconds.
+_LINES, _PAUSE_S = 100, 0.1
+
 
 class _BarStep:
     def __init__(self, bars: Progress, task: TaskID) -> None:
@@ -36,12 +40,16 @@ class _LineStep:
         self._name = name
         self._total = total
         self._unit = unit
-        self._done = 0
-        self._start = time.monotonic()
+        self._done = self._lines = 0
+        self._start = self._last = time.monotonic()
 
     def advance(self, n: int = 1, *, note: str = "") -> None:
         self._done += n
-        elapsed = time.monotonic() - self._start
+        now = time.monotonic()
+        if self._lines >= _LINES and now - self._last < _PAUSE_S and self._done < self._total:
+            return
+        self._lines, self._last = self._lines + 1, now
+        elapsed = now - self._start
         left = elapsed / self._done * max(0, self._total - self._done) if self._done else 0.0
         self._console.print(
             f"{self._name}: {self._done}/{self._total} {self._unit} {note} ({elapsed:.0f} s, {left:.0f} s left)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from coverslip.base.errors import CoverslipError, SettingsError, TableError
@@ -56,6 +57,11 @@ def _features(
 ) -> dict[str, str]:
     folder, only = (source, None) if source.is_dir() or source.suffix == ".npz" else (source.parent, [source.stem])
     store = FeatureStore(folder, readers={".pt": read_pt, ".pth": read_pt}, frame=frame)
+    if not store.names():
+        raise SettingsError(
+            f"{source} holds no feature files.",
+            fix=f"Accepted: {', '.join(store.suffixes)}, in the folder itself and named by their slides.",
+        )
     done = convert_store(store, target, layout=to, slides=only, mpp=mpp, progress=progress)
     return {one.slide: str(one.error).removeprefix(f"{one.slide}: ") for one in done if one.error is not None}
 
@@ -65,10 +71,16 @@ def _annotations(source: Path, target: Path, mpp: float | None, progress: Progre
     if not files:
         raise SettingsError(f"{source} holds no annotations.", fix=f"Accepted: {', '.join(_ANNOTATIONS)}.")
     failed = {}
+    stems = Counter(file.stem for file in files)
     with progress.stage("convert", len(files), unit="file") as step:
         for file in files:
             one = target if source.is_file() and target.suffix else target / f"{file.stem}.geojson"
             try:
+                if stems[file.stem] > 1:
+                    raise TableError(
+                        f"{stems[file.stem]} files are named {file.stem}, and one would overwrite the other.",
+                        fix="Convert them one by one.",
+                    )
                 write_json(one, read_annotations(file, mpp=mpp).to_geojson())
             except CoverslipError as error:
                 failed[file.name] = str(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from coverslip._version import __version__
+from coverslip.base.errors import SettingsError
 from coverslip.base.files import storage_errors
 from coverslip.base.progress import Progress
 from coverslip.base.registry import AGGREGATORS, ENCODERS, EXPLAINERS, READERS, TASKS, TISSUE
@@ -86,7 +87,7 @@ def open_job(
 
 
 def check_names(study: Study) -> None:
-    """Refuses names that no registry has, with the nearest, before any work is done."""
+    """Refuses names that no registry has, with the nearest, and folders that are not there, before any work is done."""
     ENCODERS.entry(study.encoder.name)
     AGGREGATORS.entry(study.aggregator.name)
     TASKS.entry(study.task.kind)
@@ -95,6 +96,10 @@ def check_names(study: Study) -> None:
         READERS.entry(study.slides.reader)
     if study.heatmaps.method != "auto":
         EXPLAINERS.entry(study.heatmaps.method)
+    for name, folder in (("tissue.masks", study.tissue.masks), ("heatmaps.annotations", study.heatmaps.annotations)):
+        # A slide without a file there is fine; a folder that is not there is a typing error, and would go unseen.
+        if folder is not None and not Path(folder).is_dir():
+            raise SettingsError(f"{name}: there is no folder {folder}.", fix="Correct the path, or leave it out.")
 
 
 @contextmanager

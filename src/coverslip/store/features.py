@@ -69,6 +69,10 @@ class Features:
     def __len__(self) -> int:
         return int(self.rows.shape[0])
 
+    def __repr__(self) -> str:
+        encoder = f" of {self.encoder}" if self.encoder else ""
+        return f"<Features of {self.slide}: {len(self)} x {self.dim}{encoder}, {self.layout}>"
+
     @property
     def dim(self) -> int:
         return int(self.rows.shape[1])

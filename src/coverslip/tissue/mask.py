@@ -42,6 +42,11 @@ class TissueMask:
         assert self.mask.ndim == 2 and self.mask.dtype == bool and self.scale > 0
         assert all(layer.shape == self.mask.shape and layer.dtype == bool for layer in self.layers.values())
 
+    def __repr__(self) -> str:
+        area = "size unknown" if self.area_mm2 is None else f"{self.area_mm2:.3g} mm²"
+        layers = f", with {', '.join(self.layers)}" if self.layers else ""
+        return f"<TissueMask of {self.slide}: {area} by {self.method}{layers}>"
+
     def usable(self, exclude: Iterable[str] = ("pen", "blur")) -> Bool[ndarray, "h w"]:
         """Tissue without the named layers; a layer that was not computed excludes nothing."""
         result = self.mask.copy()
