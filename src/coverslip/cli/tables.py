@@ -83,11 +83,14 @@ def status_table(console: Console, rows: Mapping[str, Mapping[str, Any]]) -> Non
 def show_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
     """The headline, its baseline, and the warnings."""
     level = metrics["level"]
-    for name, number in (metrics.get("primary") or {}).items():
-        if name in {"auroc", "balanced_accuracy"}:
-            console.print(f"{name}  {interval(number)}  ({level} level)", soft_wrap=True)
+    external = metrics.get("external")
+    for name in ("auroc", "balanced_accuracy"):
+        if external is not None:
+            console.print(f"external {name}  {interval(external[name])}  ({level} level)", soft_wrap=True)
+        else:
+            console.print(f"{name}  {interval(metrics['primary'][name])}  ({level} level)", soft_wrap=True)
     baseline = metrics.get("baseline") or {}
-    if "auroc" in baseline:
+    if external is None and "auroc" in baseline:
         console.print(f"baseline auroc  {interval(baseline['auroc'])}  ({baseline['name']})", soft_wrap=True)
     localisation = metrics.get("localisation")
     if localisation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,9 +79,7 @@ def open_job(
         targets = make_targets(cohort, study.task, study.cohort.classes)
         if begins_with_slides:
             resolve_split(cohort, targets, study.split)
-    run = RunFolder(Path(study.output))
-    with storage_errors(run.folder):
-        run.create()
+    run = RunFolder(Path(study.output)).create()
     save_settings(run.settings, study)
     return Job(study, cohort, run, store, OutcomeLog(run.outcomes), progress)
 
@@ -105,7 +103,8 @@ def check_names(study: Study) -> None:
 @contextmanager
 def working(run: RunFolder, verb: str) -> Iterator[None]:
     """Does a verb's work: what happens inside the block goes to run.log, in order, with times."""
-    handler = logging.FileHandler(run.log, encoding="utf-8")
+    with storage_errors(run.log):
+        handler = _RunLog(run.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     level = LOG.level
     LOG.addHandler(handler)
@@ -122,4 +121,12 @@ def working(run: RunFolder, verb: str) -> Iterator[None]:
     finally:
         LOG.removeHandler(handler)
         LOG.setLevel(level)
-        handler.close()
+        with suppress(OSError):  # lines that the disk did not take
+            handler.close()
+
+
+class _RunLog(logging.FileHandler):
+    """run.log. On a full disk its lines are lost, and nothing else is: whatever writes what matters tells of the disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from coverslip.base.errors import SettingsError
-from coverslip.base.files import write_text
+from coverslip.base.files import storage_errors, write_text
 from coverslip.base.settings import dump_toml
 from coverslip.base.study import Study, load_study
 from coverslip.cohort import Split
@@ -33,8 +33,13 @@ class RunFolder:
     folder: Path
 
     def create(self) -> RunFolder:
-        """Makes the folder; itself."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Makes the folder; itself.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        with storage_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
     @property
