@@ -126,7 +126,7 @@ def working(run: RunFolder, verb: str) -> Iterator[None]:
 
 
 class _RunLog(logging.FileHandler):
-    """run.log. On a full disk its lines are lost, and nothing else is: whatever writes what matters tells of the disk."""
+    """run.log. On a full disk its lines are lost and nothing else; the next file that matters tells of the disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
