@@ -199,3 +199,41 @@ def test_one_site_alone_says_that_others_are_unknown(run: RunContents) -> None:
     one = {**(run.evaluation or {}), "sites": [{"site": "north", "patients": 20}]}
     found = SECTIONS.load("sites").build(replace(run, evaluation=one))
     assert isinstance(found, Absent) and "north" in found.reason
+
+
+LEAK = {"kind": "patient", "name": "p1", "sets": ["train", "test"], "fold": 2, "repeat": 0}
+
+
+def test_a_leak_is_told_once_and_only_a_leak_into_the_test_is_called_one(run: RunContents) -> None:
+    metrics = {
+        **(run.metrics or {}),
+        "warnings": ["LEAK. Patients on both sides of a fold: 1. p1 (fold 2: train and test)."],
+    }
+    told = cautions(replace(run, metrics=metrics, split={**(run.split or {}), "leaks": [LEAK]}))
+    assert [c.headline for c in told if c.gravity == "leak"] == ["1 patient on both sides of a fold"]
+    assert "1 of them were tested by models" in told[0].text
+    into_tuning = {**LEAK, "sets": ["train", "tune"]}
+    told = cautions(replace(run, split={**(run.split or {}), "leaks": [into_tuning]}))
+    assert "not in the tests" in told[0].text
+
+
+def test_with_a_leak_no_section_says_that_models_never_saw_the_test(run: RunContents) -> None:
+    section = SECTIONS.load("results")
+    assert section.build(run)["leaking"] is False
+    assert section.build(replace(run, split={**(run.split or {}), "leaks": [LEAK]}))["leaking"] is True
+
+
+def test_at_slide_level_classes_are_counted_under_slides_and_foreign_folds_are_called_so(run: RunContents) -> None:
+    facts = {fact.name: fact.note for fact in headline(run).facts}
+    assert "of class" in facts["patients"] and facts["folds"] == "by patient"
+    settings = {**(run.settings or {}), "split": {"file": "splits"}}
+    there = replace(run, metrics={**(run.metrics or {}), "level": "slide"}, settings=settings)
+    facts = {fact.name: fact.note for fact in headline(there).facts}
+    assert facts["patients"] == "" and "of class" in facts["slides"] and facts["folds"] == "made elsewhere"
+
+
+def test_slides_that_no_fold_tests_are_counted(run: RunContents) -> None:
+    counts = (run.metrics or {})["counts"]
+    listed = [f"s{i}" for i in range(counts["slides"] + 3)]
+    stops = flow(replace(run, cohort={"slides": listed}))
+    assert ("in no test set", 3) in [cause for stop in stops for cause in stop.left]

@@ -97,10 +97,14 @@ def _facts(run: RunContents) -> list[Fact]:
     classes = listing([f"{count(n)} of class {name}" for name, n in (counts.get("classes") or {}).items()])
     checked = f"of {count(len(dig(run.check, 'slides') or []))} checked" if run.check else ""
     pooled = run.metric("pooled", "auroc")
+    # Classes are counted in the unit of the level, and stand under that.
+    patients, slides = (
+        (classes, checked) if run.level == "patient" else ("", "; ".join(filter(None, [classes, checked])))
+    )
     return [
-        Fact(count(counts.get("patients")), "patients", classes),
-        Fact(count(counts.get("slides")), "slides", checked),
-        Fact(count(num_folds(run)), "folds", "by patient"),
+        Fact(count(counts.get("patients")), "patients", patients),
+        Fact(count(counts.get("slides")), "slides", slides),
+        Fact(count(num_folds(run)), "folds", "made elsewhere" if run.setting("split", "file") else "by patient"),
         Fact(number(dig(pooled, "value")), f"pooled AUROC, {run.level} level", span(pooled)),
     ]
 

@@ -47,6 +47,13 @@ def flow(run: RunContents) -> list[Stop]:
         name = "Passed the preflight" if checked else "Looked for in feature files"
         stops.append(Stop(name, "" if passed is None else plural(passed, "slide"), _tally(later)))
     counts = run.metric("counts")
+    if counts and listed and run.split is not None:
+        # Folds made elsewhere need not test everyone.
+        untested = len(listed) - (counts.get("slides") or 0)
+        if untested > 0:
+            stops.append(
+                Stop("With target and features", plural(len(listed), "slide"), (("in no test set", untested),))
+            )
     if counts:
         amount = f"{plural(counts.get('slides'), 'slide')} of {plural(counts.get('patients'), 'patient')}"
         stops.append(Stop("Analysed", amount))

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
-from coverslip.report.facts import fold_values, num_folds
+from coverslip.report.facts import fold_values, leaks, num_folds
 from coverslip.report.figures import Curve, Row
 from coverslip.report.sections import Absent, Section
 from coverslip.report.wording import METRICS, is_number, listing, metric_label, number, plural, span
@@ -166,6 +166,7 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
         return Absent("There is no metrics.json with figures: this run stopped before its evaluation.")
     difference = run.metric("versus_baseline") or {}
     return {
+        "leaking": bool(leaks(run)),
         "names": names,
         "labels": METRICS,
         "primary": run.metric("primary") or {},
