@@ -108,7 +108,7 @@ def _features_of(job: Job, row: Mapping[str, Any], model: _Model) -> tuple[Statu
             precision=settings.precision,
             progress=job.progress,
         )
-        return "done", f"{len(tiles)} tiles, {mask.area_mm2:.1f} mm² of tissue"
+        return "done", f"{len(tiles)} tiles, {mask.area_mm2:.4g} mm² of tissue"
 
 
 class _Model:
