@@ -157,16 +157,16 @@ class FitSettings(Settings):
     """Passes over the training bags, at most."""
     patience: Count = 10
     """Epochs without a better tuning loss before training stops."""
-    lr: Positive = 2e-4
-    """Peak learning rate of AdamW."""
+    lr: Positive | None = None
+    """Peak learning rate of AdamW; where not given, from 1e-3 for few training bags to 2e-4 for many."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
     """Decoupled weight decay."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the learning rate goes on after the warm-up."""
     warmup: Fraction = 0.05
     """Fraction of all steps over which the learning rate rises from 0."""
-    batch: Count = 8
-    """Bags in a step, packed."""
+    batch: Count | None = None
+    """Bags in a step, packed; where not given, a sixteenth of the training bags, 1 to 8."""
     accumulate: Count = 1
     """Steps whose gradients are added up before the weights move."""
     clip: Positive | None = 5.0

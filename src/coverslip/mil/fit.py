@@ -22,6 +22,7 @@ from coverslip.nn.segments import Segments, mean
 from coverslip.nn.threads import threads_for
 from coverslip.train import fit
 from coverslip.train.fit import make_fabric
+from coverslip.train.sizing import sized
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -53,7 +54,8 @@ def fit_bags(
         CoverslipError: the loss is not a finite number.
         KeyboardInterrupt: Ctrl-C, after the checkpoint is written.
     """
-    settings = settings or FitSettings()
+    settings = sized(settings or FitSettings(), len(train))
+    assert settings.batch is not None
     if isinstance(aggregator, str):
         aggregator = AggregatorSettings(name=aggregator)
     assert train.target is not None

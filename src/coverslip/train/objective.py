@@ -55,6 +55,7 @@ class Objective(nn.Module, ABC):
 
     def parameter_groups(self, settings: FitSettings) -> list[dict[str, Any]]:
         """Groups for the optimiser. `lr` of a group is its peak; the schedule multiplies it."""
+        assert settings.lr is not None, "the rate depends on the number of bags: see train.sizing"
         return decay_groups(self, lr=settings.lr, weight_decay=settings.weight_decay)
 
     def optimiser(self, settings: FitSettings) -> torch.optim.Optimizer:
