@@ -3,7 +3,7 @@ from __future__ import annotations
 import inspect
 
 import coverslip
-import coverslip.explain
+import coverslip.explainers
 from coverslip.recipes.heatmap import explain
 
 

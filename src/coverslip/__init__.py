@@ -7,8 +7,6 @@ torch.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import Any
 
 from coverslip._version import __version__
@@ -54,18 +52,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _Package(ModuleType):
-    """This package. Importing the floor `coverslip.explain` would put that module in the place of the function."""
-
-    @property
-    def explain(self) -> Any:
-        return __getattr__("explain")
-
-    @explain.setter
-    def explain(self, floor: ModuleType) -> None:
-        pass
-
-
-sys.modules[__name__].__class__ = _Package

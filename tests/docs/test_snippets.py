@@ -1,7 +1,7 @@
 """Every snippet of the README and of the docs runs, in the order of its page, in a folder with a small cohort.
 
-Fences marked `python` and `bash` run; `text`, `toml` and others do not. A `toml` fence that is headed by a comment with a
-file's name (`# study.toml`) is written to that file first. In `bash` fences the lines that install or build (`pip`,
+Fences marked `python` and `bash` run; `text` and others do not. A `toml` fence that begins with a comment of a file's name
+(`# study.toml`) is written to that file. In `bash` fences the lines that install or build (`pip`,
 `make`, `git`, `cd`) are what a reader has done already, and are left out; `|| true` in a page means a failure is meant.
 """
 
@@ -24,7 +24,9 @@ _PAGES = sorted([_ROOT / "README.md", *(_ROOT / "docs").rglob("*.md")])
 
 
 def _snippets(page: Path) -> list[tuple[str, str]]:
-    return [(m[1], m[2]) for m in _FENCE.finditer(page.read_text(encoding="utf-8")) if m[1] in {"python", "bash", "toml"}]
+    return [
+        (m[1], m[2]) for m in _FENCE.finditer(page.read_text(encoding="utf-8")) if m[1] in {"python", "bash", "toml"}
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +37,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", [p for p in _PAGES if _snippets(p)], ids=lambda p: str(p.relative_to(_ROOT)))
-def test_the_snippets_of_a_page_run(
-    page: Path, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_snippets_of_a_page_run(page: Path, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for item in cohort.iterdir():
         (tmp_path / item.name).symlink_to(item)
     monkeypatch.chdir(tmp_path)

@@ -113,6 +113,6 @@ TISSUE = Registry("tissue", "coverslip.tissue.methods")
 ENCODERS = Registry("encoders", "coverslip.encoders.zoo")
 AGGREGATORS = Registry("aggregators", "coverslip.mil.methods")
 TASKS = Registry("tasks", "coverslip.mil.tasks")
-EXPLAINERS = Registry("explainers", "coverslip.explain.methods")
+EXPLAINERS = Registry("explainers", "coverslip.explainers.methods")
 
 REGISTRIES = {r.kind: r for r in (ENCODERS, AGGREGATORS, READERS, TISSUE, TASKS, EXPLAINERS)}

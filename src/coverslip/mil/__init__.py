@@ -1,11 +1,12 @@
 """Floor 8: bags of tiles to slide-level predictions. One method a file in `methods/`, one task a file in `tasks/`."""
 
-from coverslip.mil.bags import Aggregator, BagOutput, Bags, Target, pack
+from coverslip.mil.bags import Aggregator, BagOutput, Bags, pack
 from coverslip.mil.build import build_aggregator, build_task
 from coverslip.mil.fit import fit_bags
 from coverslip.mil.model import SlideModel
 from coverslip.mil.origin import FeatureOrigin
 from coverslip.mil.source import BagSource, LabelledBags
+from coverslip.mil.target import Target
 
 __all__ = [
     "Aggregator",

@@ -6,18 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from coverslip.base.errors import FeatureError
+from coverslip.mil.target import Target
+from coverslip.mil.tasks.contract import Task
 from coverslip.nn.segments import Segments, total
-
-if TYPE_CHECKING:
-    from coverslip.mil.tasks.contract import Task
-    from coverslip.train.objective import Objective
+from coverslip.train.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -131,37 +130,6 @@ def pack(bags: Sequence[Bags]) -> Bags:
         torch.cat(positions) if len(positions) == len(bags) else None,
         tuple(name for b in bags for name in b.slides),
     )
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is known of B bags: `y` is (B,) classes as int64 or values as float32, or (B, T) for several labels.
-
-    `known` (B, T) is False where a label is missing (None: all are known); `event` (B,) is False for times that are
-    censored (None: not about survival).
-    """
-
-    y: Tensor
-    known: Bool[Tensor, "b t"] | None = None
-    event: Bool[Tensor, b] | None = None
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def to(self, device: torch.device | str) -> Target:
-        """The same target on a device."""
-        return self._each(lambda values: values.to(device, non_blocking=True))
-
-    def take(self, index: Int64[Tensor, n]) -> Target:
-        """The target of some bags, in the order of `index`."""
-        return self._each(lambda values: values[index])
-
-    def _each(self, change) -> Target:  # type: ignore[no-untyped-def]
-        return Target(
-            change(self.y),
-            None if self.known is None else change(self.known),
-            None if self.event is None else change(self.event),
-        )
 
 
 @dataclass(frozen=True)

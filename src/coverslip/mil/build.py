@@ -20,7 +20,7 @@ def build_aggregator(name: str, dim: int, num_outputs: int, options: Mapping[str
     """
     build = AGGREGATORS.load(name)
     options = dict(options or {})
-    _check_options(name, build, options)
+    check_options(name, options)
     try:
         made: Aggregator = build(dim, num_outputs, **options)
     except (ValueError, RuntimeError) as error:
@@ -39,7 +39,13 @@ def build_task(kind: str, arguments: Mapping[str, Any]) -> Task:
     return made
 
 
-def _check_options(name: str, build: Any, options: Mapping[str, Any]) -> None:
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Nothing, for options that the method has, with values of their type.
+
+    Raises:
+        SettingsError: no such method or option, or a value it does not take.
+    """
+    build = AGGREGATORS.load(name)
     parameters = inspect.signature(build).parameters.values()
     accepted = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     hints = get_type_hints(build.__init__ if inspect.isclass(build) else build)

@@ -13,17 +13,19 @@ import numpy as np
 import pandas as pd
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from coverslip._version import __version__
 from coverslip.base.errors import StoreError
-from coverslip.base.files import atomic, write_json
+from coverslip.base.files import write_bytes, write_json
 from coverslip.base.fingerprint import file_digest
-from coverslip.mil.bags import BagOutput, Bags, Target
+from coverslip.mil.bags import BagOutput, Bags
 from coverslip.mil.build import build_aggregator, build_task
 from coverslip.mil.origin import FeatureOrigin
 from coverslip.mil.source import BagKind, BagSource
+from coverslip.mil.target import Target
 from coverslip.nn.layers import Standardise
 from coverslip.store import Features
 from coverslip.train.modes import evaluating
@@ -131,8 +133,8 @@ class SlideModel(nn.Module):
         """
         folder = Path(folder)
         state = {name: value.detach().cpu().clone().contiguous() for name, value in self.state_dict().items()}
-        with atomic(folder / WEIGHTS) as temporary:
-            save_file(state, temporary, metadata={"format": FORMAT})
+        # As bytes: where the disk is full, our own write says so, and the library's would not.
+        write_bytes(folder / WEIGHTS, serialise(state, metadata={"format": FORMAT}))
         digest = file_digest(folder / WEIGHTS, whole=True)
         write_json(folder / CARD, {**self.card.to_json(), "weights": digest})
 

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from coverslip.base.errors import FeatureError, TableError
 from coverslip.base.random import stream
-from coverslip.mil.bags import Bags, Target
+from coverslip.mil.bags import Bags
 from coverslip.mil.origin import FeatureOrigin
 from coverslip.mil.rows import Moments, Rows
+from coverslip.mil.target import Target
 from coverslip.store import Features
 
 BagKind = Literal["slide", "patient"]

@@ -19,8 +19,8 @@ from coverslip.base.registry import suggest
 from coverslip.base.study import Study
 from coverslip.cohort import Split, load_cohort
 from coverslip.eval.localisation import MappedSlide, localisation
-from coverslip.explain import TileScores
-from coverslip.explain import explain as explain_bag
+from coverslip.explainers import TileScores
+from coverslip.explainers import explain as explain_bag
 from coverslip.mil import SlideModel
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.job import LOG, Job, working

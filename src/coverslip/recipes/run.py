@@ -8,6 +8,7 @@ from coverslip.base.errors import CoverslipError
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import Study, load_study
 from coverslip.cohort.table import some
+from coverslip.mil.build import check_options
 from coverslip.recipes.check import check_study
 from coverslip.recipes.embed import embed_slides, feature_store
 from coverslip.recipes.heatmap import draw_heatmaps
@@ -27,6 +28,7 @@ def run(study: Study | Path | str, *, progress: Progress = SILENT) -> Tally:
     """
     if not isinstance(study, Study):
         study = load_study(Path(study))
+    check_options(study.aggregator.name, study.aggregator.options)
     job = open_job(study, need_paths=None, store=feature_store(study), progress=progress, trains=True)
     with working(job.run, "run"):
         failed = _features(job) if job.has_slides else {}

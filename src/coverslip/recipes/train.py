@@ -19,6 +19,7 @@ from coverslip.base.study import Study
 from coverslip.cohort import Fold, Split, write_split
 from coverslip.eval import FoldSize, evaluate, mean_sd, mean_sd_logistic
 from coverslip.mil import BagSource, SlideModel, build_task, fit_bags
+from coverslip.mil.build import check_options
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.training_data import TrainingData, load_data
@@ -32,6 +33,7 @@ def train_study(study: Study, *, progress: Progress = SILENT) -> Tally:
     Raises:
         SettingsError, TableError, SplitError, FeatureError: what the user gave cannot work.
     """
+    check_options(study.aggregator.name, study.aggregator.options)
     job = open_job(study, need_paths=False, store=feature_store(study), progress=progress, trains=True)
     with working(job.run, "train"):
         return train_job(job, failed={})

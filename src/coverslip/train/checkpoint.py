@@ -14,11 +14,11 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from coverslip.base.errors import StoreError
-from coverslip.base.files import atomic
+from coverslip.base.files import write_bytes
 from coverslip.train.selection import Selection
 
 FORMAT = "coverslip.checkpoint/1"
@@ -73,8 +73,8 @@ def save(
     }
     # Copies, because safetensors refuses tensors that share memory.
     whole = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    with atomic(path) as temporary:
-        save_file(whole, temporary, metadata={"coverslip": json.dumps(header)})
+    # As bytes: where the disk is full, our own write says so, and the library's would not.
+    write_bytes(path, serialise(whole, metadata={"coverslip": json.dumps(header)}))
 
 
 @dataclass(frozen=True)

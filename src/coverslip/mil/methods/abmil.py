@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from coverslip.mil.bags import Aggregator, BagOutput, Bags, Target
+from coverslip.mil.bags import Aggregator, BagOutput, Bags
+from coverslip.mil.target import Target
 from coverslip.nn.layers import AttentionScores, Projection, default_hidden
 from coverslip.nn.segments import full, softmax, weighted_sum
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from coverslip.mil.bags import Aggregator, BagOutput, Bags, Target
+from coverslip.mil.bags import Aggregator, BagOutput, Bags
 from coverslip.mil.methods._rows import RowClassifier
+from coverslip.mil.target import Target
 from coverslip.nn.segments import full, maximum
 
 ENTRIES = {

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from coverslip.base.errors import SettingsError
-from coverslip.mil.bags import Target
+from coverslip.mil.target import Target
 from coverslip.mil.tasks.contract import Task
 
 ENTRIES = {

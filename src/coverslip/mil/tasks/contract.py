@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from coverslip.mil.bags import Target
+from coverslip.mil.target import Target
 
 
 class Task(nn.Module, ABC):

@@ -14,8 +14,8 @@ from PIL import Image
 
 from coverslip.base.errors import SlideError
 from coverslip.base.files import atomic
-from coverslip.explain.colours import colours_of
-from coverslip.explain.picture import draw
+from coverslip.explainers.colours import colours_of
+from coverslip.explainers.picture import draw
 from coverslip.slide import Slide
 
 

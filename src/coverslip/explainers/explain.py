@@ -10,8 +10,8 @@ from torch import Tensor
 
 from coverslip.base.errors import FeatureError, SettingsError
 from coverslip.base.registry import EXPLAINERS, suggest
-from coverslip.explain.contract import Explainer
-from coverslip.explain.scores import TileScores
+from coverslip.explainers.contract import Explainer
+from coverslip.explainers.scores import TileScores
 from coverslip.mil import BagOutput, BagSource, SlideModel
 from coverslip.store import Features
 

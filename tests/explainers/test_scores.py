@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from coverslip.base.errors import SlideError
-from coverslip.explain import TileScores
-from coverslip.explain.colours import colours_of
-from coverslip.explain.picture import nice_length_um, paint
+from coverslip.explainers import TileScores
+from coverslip.explainers.colours import colours_of
+from coverslip.explainers.picture import nice_length_um, paint
 from coverslip.slide import Slide
 
 

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 
 from coverslip.base.errors import FeatureError, SettingsError
 from coverslip.base.registry import EXPLAINERS
-from coverslip.explain import explain
+from coverslip.explainers import explain
 from coverslip.mil import BagSource, SlideModel
 from coverslip.store import Features
 from coverslip.synthetic import PlantedBags

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from PIL import Image, ImageDraw, ImageFont
 
-from coverslip.explain.colours import colours_of
+from coverslip.explainers.colours import colours_of
 
 _FOOTER_PX = 46
 _MARGIN_PX = 10

@@ -7,7 +7,7 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from coverslip.explain.contract import Explainer
+from coverslip.explainers.contract import Explainer
 from coverslip.mil import BagOutput, Bags, SlideModel
 
 ENTRIES = {
