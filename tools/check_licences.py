@@ -19,7 +19,9 @@ ACCEPTED = re.compile(
     re.IGNORECASE,
 )
 # Strong copyleft and non-commercial terms, unless the same text offers a choice with an accepted one.
-REFUSED = re.compile(r"(?<!l)(?<!lesser )\b(a?gpl|gnu general public|gnu affero)|non-?commercial|sspl|busl", re.IGNORECASE)
+REFUSED = re.compile(
+    r"(?<!l)(?<!lesser )\b(a?gpl|gnu general public|gnu affero)|non-?commercial|sspl|busl", re.IGNORECASE
+)
 # Packages whose metadata names no licence, with the one that their source distribution carries.
 STATED_ELSEWHERE: dict[str, str] = {"cuda-toolkit": "NVIDIA (CUDA end user licence)"}
 
@@ -58,14 +60,19 @@ def runtime_dependencies(root: str) -> dict[str, Distribution]:
     return found
 
 
+def accepted(text: str) -> bool:
+    """True for a licence text that names an accepted licence, alone or as one of a choice."""
+    offers_a_choice = re.search(r"\bor\b", text, re.IGNORECASE) is not None
+    return ACCEPTED.search(text) is not None and (offers_a_choice or REFUSED.search(text) is None)
+
+
 def main() -> int:
     """Prints each package that is refused or unknown; the exit status is 1 where there is one."""
     packages = runtime_dependencies("coverslip")
     bad = []
     for name, dist in sorted(packages.items()):
         text = licence(dist)
-        choice = re.search(r"\bor\b", text, re.IGNORECASE) and ACCEPTED.search(text)
-        if not ACCEPTED.search(text) or (REFUSED.search(text) and not choice):
+        if not accepted(text):
             bad.append(f"{name} {dist.version}: {text or 'no licence in its metadata'}")
     print(f"{len(packages)} run-time packages, {len(bad)} with a licence that is refused or unknown")
     print("\n".join(bad))

@@ -1,6 +1,6 @@
 """Every snippet of the README and of the docs runs, in the order of its page, in a folder with a small cohort.
 
-Fences marked `python` and `bash` run; `text` and others do not. A `toml` fence that begins with a comment of a file's name
+Fences marked `python` and `bash` run; others do not. A `toml` fence that begins with a comment of a file name
 (`# study.toml`) is written to that file. In `bash` fences the lines that install or build (`pip`,
 `make`, `git`, `cd`) are what a reader has done already, and are left out; `|| true` in a page means a failure is meant.
 """

@@ -133,6 +133,15 @@ def test_a_slide_smaller_than_a_tile_says_both_sizes() -> None:
     assert "224" in str(error)
 
 
+def test_a_tile_with_ink_is_left_out_however_much_tissue_it_has() -> None:
+    mask, pen = np.ones((10, 20), bool), np.zeros((10, 20), bool)
+    pen[:1, :5] = True  # a twentieth of the left tile
+    tissue = TissueMask("plain", mask, 10.0, 0.5, "test", {"pen": pen})
+    slide, spec = Plain(Size(200, 100), 0.5), TileSpec(size_px=100, mpp=0.5, min_tissue=0.5)
+    assert plan(slide, tissue, spec).xy.tolist() == [[100, 0]]  # type: ignore[arg-type]
+    assert len(plan(slide, tissue, spec, exclude=())) == 2  # type: ignore[arg-type]
+
+
 def test_no_tissue_and_all_tissue_excluded_are_told_apart() -> None:
     slide = Plain(Size(900, 900), 0.5)
     empty = TissueMask("plain", np.zeros((9, 9), bool), 100, 0.5, "otsu")

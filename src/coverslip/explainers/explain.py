@@ -56,6 +56,7 @@ def explain(
         score=_mean(scores).numpy(),
         kind=explainer.kind,
         target=models[0].task.columns[column].removeprefix("p_"),
+        column=models[0].card.column,
         signed=explainer.signed,
         mpp=features.mpp,
         method=name,

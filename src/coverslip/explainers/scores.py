@@ -24,8 +24,8 @@ class TileScores:
     """One number a tile of a slide, and what it means.
 
     `xy` (n, 2) is the top-left corner and `span` the side of a tile in level-0 px; `mpp` the slide's µm per level-0 px.
-    `kind` says what the numbers are (attention, evidence), `target` the class they are about. `signed` scores speak
-    for (over 0) or against; others start at 0. `num_models` models were averaged.
+    `kind` says what the numbers are (attention, evidence), `target` the class of `column` they are about. `signed`
+    scores speak for (over 0) or against; others start at 0. `num_models` models were averaged.
     """
 
     slide: str
@@ -38,6 +38,7 @@ class TileScores:
     mpp: float | None = None
     method: str = ""
     num_models: int = 1
+    column: str = ""
 
     def __post_init__(self) -> None:
         assert self.score.shape == (len(self.xy),) and self.span > 0
@@ -49,7 +50,7 @@ class TileScores:
     def label(self) -> str:
         """What the numbers are, for people: "evidence for tumour"."""
         if self.signed and self.target:
-            return f"{self.kind} for {self.target}"
+            return f"{self.kind} for {f'{self.column} = ' if self.column else ''}{self.target}"
         return f"{self.kind} (1 = even share)" if self.kind == "attention" else self.kind
 
     @property

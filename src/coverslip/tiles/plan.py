@@ -16,6 +16,8 @@ from coverslip.tissue import TissueMask
 
 # A tile may be wanted this much finer than the slide is: scanners that say 0.5 are at 0.4986 or 0.5032.
 UPSAMPLING_TOLERANCE = 0.02
+# The part of a tile that may be ink, where pen is excluded: the rim that a mask of 8 µm cannot tell from tissue.
+MOST_INK = 0.02
 
 
 def plan(
@@ -30,8 +32,9 @@ def plan(
 
     The grid starts at the slide's corner. A tile's side and the step are `size_px` and `stride_px` times the tile's
     mpp over the slide's, not rounded, so that no error adds up; each position is rounded by itself. No tile leaves the
-    slide. `mask` None takes every tile. `exclude` names layers of the mask that do not count as tissue. `max_tiles`
-    keeps that many, spread evenly over the list, always the same.
+    slide. `mask` None takes every tile. `exclude` names layers of the mask that do not count as tissue; where it names
+    pen, tiles with ink are left out altogether. `max_tiles` keeps that many, spread evenly over the list, always the
+    same.
 
     Raises:
         SlideError: the slide has no mpp (`mpp_missing`), is coarser than the tiles (`too_coarse`), is smaller than one
@@ -66,9 +69,12 @@ def plan(
         tissue = mask.fraction(xy, span, exclude)
         # With min_tissue 0 every tile would be kept; a tile without any tissue is never wanted where there is a mask.
         keep = (tissue >= spec.min_tissue) & (tissue > 0)
+        if "pen" in exclude:
+            # A little ink is the most striking thing in a tile, and a network learns it whatever tissue is beside it.
+            keep &= mask.layer_fraction("pen", xy, span) <= MOST_INK
         if not keep.any():
             raise SlideError(
-                f"No tile of {len(xy)} is {spec.min_tissue:.0%} tissue; the best has {tissue.max():.1%}.",
+                f"No tile of {len(xy)} is {spec.min_tissue:.0%} tissue without ink; the best has {tissue.max():.1%}.",
                 slide=slide.id,
                 fix="Lower tiles.min_tissue, choose smaller tiles, or leave this slide out.",
                 code="no_tiles",

@@ -63,8 +63,17 @@ class TissueMask:
         `xy` are top-left corners and `span` the side, in level-0 px. Mask pixels that a square covers in part count in
         part; what lies beyond the mask counts as no tissue.
         """
-        table = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1))
-        table[1:, 1:] = self.usable(exclude).cumsum(0).cumsum(1)
+        return self._covered(self.usable(exclude), xy, span)
+
+    def layer_fraction(self, name: str, xy: Integer[ndarray, "n 2"], span: float) -> Float32[ndarray, n]:
+        """Part of each square that a layer covers, on tissue or beside it; 0 for a layer that was not computed."""
+        if name not in self.layers:
+            return np.zeros(len(xy), np.float32)
+        return self._covered(self.layers[name], xy, span)
+
+    def _covered(self, part: Bool[ndarray, "h w"], xy: Integer[ndarray, "n 2"], span: float) -> Float32[ndarray, n]:
+        table = np.zeros((part.shape[0] + 1, part.shape[1] + 1))
+        table[1:, 1:] = part.cumsum(0).cumsum(1)
         near = np.asarray(xy, np.float64) / self.scale
         far = near + span / self.scale
         covered = (
