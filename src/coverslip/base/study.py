@@ -157,6 +157,11 @@ class FitSettings(Settings):
     """Passes over the training bags, at most."""
     patience: Count = 10
     """Epochs without a better tuning loss before training stops."""
+    least_tuning: Annotated[int, Field(ge=0)] = 10
+    """Patients of each class that a tuning set needs to choose the epoch. With fewer its loss is noise: then the tuning
+    patients are trained on too, and training ends after `fixed_epochs`."""
+    fixed_epochs: Count = 20
+    """Passes over the training bags where no tuning set chooses the epoch."""
     lr: Positive | None = None
     """Peak learning rate of AdamW; where not given, from 1e-3 for few training bags to 2e-4 for many."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5

@@ -15,7 +15,7 @@ from coverslip._version import __version__
 from coverslip.base.files import read_json, write_json
 from coverslip.base.fingerprint import digest, file_digest
 from coverslip.base.progress import SILENT, Progress
-from coverslip.base.study import Study
+from coverslip.base.study import FitSettings, Study
 from coverslip.cohort import Fold, Split, write_split
 from coverslip.eval import FoldSize, evaluate, mean_sd, mean_sd_logistic
 from coverslip.mil import BagSource, SlideModel, build_task, fit_bags
@@ -52,11 +52,11 @@ def train_job(job: Job, *, failed: Mapping[str, str]) -> Tally:
         baseline,
         task={"kind": data.targets.kind, "column": data.targets.column, "classes": data.targets.classes},
         level=data.unit,
-        split=[_size(fold, data) for fold in data.split.folds],
+        split=[_size(fold, data, job.study.fit.least_tuning) for fold in data.split.folds],
         resamples=job.study.evaluation.resamples,
         seed=job.study.evaluation.seed,
         sites=_sites(job),
-        warnings=data.warnings,
+        warnings=[*data.warnings, *_untuned(data, job.study.fit)],
     )
     write_json(job.run.evaluation, result.curves)
     write_json(job.run.environment, _environment(job, data))
@@ -104,12 +104,14 @@ def _model_of(job: Job, data: TrainingData, fold: Fold) -> SlideModel:
     """The fold's model: the one on disk where it was made from the same data and settings, else a new one."""
     folder = job.run.model(fold.name)
     study = job.study
+    train, tune = data.learning_sets(fold, study.fit.least_tuning)
+    fit = study.fit if tune else study.fit.model_copy(update={"epochs": study.fit.fixed_epochs})
     made_from = digest(
         {
-            "sets": {"train": fold.train, "tune": fold.tune},
+            "sets": {"train": train, "tune": tune},
             "y": data.targets.y_of,
             "classes": data.targets.classes,
-            "features": {s: _digest_of(data.features[s]) for s in (*fold.train, *fold.tune)},
+            "features": {s: _digest_of(data.features[s]) for s in (*train, *tune)},
             "fit": study.fit.model_dump(),
             "aggregator": study.aggregator.model_dump(),
             "bag": study.task.bag,
@@ -122,11 +124,11 @@ def _model_of(job: Job, data: TrainingData, fold: Fold) -> SlideModel:
         return SlideModel.load(folder)
     stamp.unlink(missing_ok=True)
     model = fit_bags(
-        data.bags.take(fold.train),
-        data.bags.take(fold.tune) if fold.tune else None,
+        data.bags.take(train),
+        data.bags.take(tune) if tune else None,
         build_task(study.task.kind, {"classes": data.targets.classes, "weights": study.fit.class_weights}),
         study.aggregator,
-        study.fit,
+        fit,
         column=data.targets.column,
         folder=folder,
         progress=job.progress,
@@ -151,7 +153,7 @@ def _summaries(data: TrainingData) -> dict[str, np.ndarray]:
 
 
 def _baseline(spread: Mapping[str, np.ndarray], data: TrainingData, fold: Fold, test: BagSource) -> pd.DataFrame:
-    """The baseline's predictions. It needs no early stopping, so it is fitted on training and tuning bags."""
+    """The baseline's predictions. It needs no early stopping, so it is fitted on training and tuning bags, always."""
     train = data.bags.take((*fold.train, *fold.tune))
     assert train.target is not None
     p = mean_sd_logistic(
@@ -169,13 +171,26 @@ def _baseline(spread: Mapping[str, np.ndarray], data: TrainingData, fold: Fold, 
     )
 
 
-def _size(fold: Fold, data: TrainingData) -> FoldSize:
-    """How many units of the task's level trained and tested a fold's model."""
+def _size(fold: Fold, data: TrainingData, least_tuning: int) -> FoldSize:
+    """How many units of the task's level moved the weights of a fold's model, and how many tested it."""
+    slides, _ = data.learning_sets(fold, least_tuning)
     if data.unit == "patient":
-        train, test = (len(data.split.patients_of(names)) for names in (fold.train, fold.test))
+        train, test = (len(data.split.patients_of(names)) for names in (slides, fold.test))
     else:
-        train, test = len(fold.train), len(fold.test)
+        train, test = len(slides), len(fold.test)
     return FoldSize(fold.index, train, test, fold.repeat)
+
+
+def _untuned(data: TrainingData, fit: FitSettings) -> list[str]:
+    """A sentence where tuning sets are too small to choose an epoch."""
+    without = [fold for fold in data.split.folds if not data.learning_sets(fold, fit.least_tuning)[1]]
+    if not without:
+        return []
+    return [
+        f"In {len(without)} of {len(data.split.folds)} folds the tuning set has under {fit.least_tuning} patients of a "
+        f"class: its patients were trained on too, and training ended after {fit.fixed_epochs} epochs "
+        "(fit.least_tuning, fit.fixed_epochs)."
+    ]
 
 
 def _sites(job: Job) -> pd.Series | None:

@@ -10,7 +10,7 @@ import torch
 from coverslip.audit import AuditFinding, audit_split, duplicate_pairs
 from coverslip.base.errors import FeatureError
 from coverslip.base.files import read_json
-from coverslip.cohort import Split, Targets, make_targets, resolve_split
+from coverslip.cohort import Fold, Split, Targets, make_targets, resolve_split
 from coverslip.cohort.table import some
 from coverslip.eval.reduce import UnitLevel
 from coverslip.mil import BagSource, Target
@@ -29,6 +29,20 @@ class TrainingData:
     features: Mapping[str, Features]
     failed: dict[str, str]
     warnings: tuple[str, ...]
+
+    def learning_sets(self, fold: Fold, least_tuning: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The slides that move a fold's weights, and those that choose its epoch.
+
+        The second is empty where the fold's tuning set has under `least_tuning` patients of some class; its slides are
+        among the first then. Test slides are in neither.
+        """
+        y, patient_of = self.targets.y_of, self.targets.patient_of
+        patients = [
+            {patient_of[slide] for slide in fold.tune if y[slide] == c} for c in range(len(self.targets.classes))
+        ]
+        if min(map(len, patients)) >= max(1, least_tuning):
+            return fold.train, fold.tune
+        return tuple(sorted({*fold.train, *fold.tune})), ()
 
     @property
     def unit(self) -> UnitLevel:
