@@ -169,6 +169,7 @@ def _read_parquet(path: Path, text: Collection[str]) -> pd.DataFrame:
         raise TableError(f"There is no table {path}.", fix="Give the path of a CSV or parquet file.") from error
     except (pa.ArrowException, OSError) as error:
         raise TableError(f"{path} cannot be read as parquet: {error}.", fix="Write the file anew.") from error
+    table = _with_named_range(table)
     # A data frame's unnamed index comes along under this name.
     names = [name for name in table.column_names if not re.fullmatch(r"__index_level_\d+__", name)]
     stripped = [name.strip() for name in names]
@@ -185,6 +186,15 @@ def _read_parquet(path: Path, text: Collection[str]) -> pd.DataFrame:
             raise TableError(f"{path.name}: column {clean!r} holds lists or bytes, not values.", fix="Remove it.")
         series[clean] = _series([_plain(value, as_text=clean in text) for value in values], index)
     return pd.DataFrame(series, index=index)
+
+
+def _with_named_range(table: pa.Table) -> pa.Table:
+    """The table with an index of counting numbers as a column, where it has a name; pandas writes only its range."""
+    for index in (table.schema.pandas_metadata or {}).get("index_columns", []):
+        if isinstance(index, dict) and index.get("kind") == "range" and index.get("name"):
+            values = range(index["start"], index["stop"], index["step"])
+            table = table.add_column(0, index["name"], pa.array(values))
+    return table
 
 
 def _plain(value: Any, *, as_text: bool) -> Any:
