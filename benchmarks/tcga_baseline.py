@@ -28,6 +28,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 
+from coverslip.base.settings import override, parse
 from coverslip.base.study import Study
 from coverslip.recipes.train import train_study
 from coverslip.store import FeatureStore
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--folds", nargs="+", choices=["patient", "published"], default=["patient", "published"])
     parser.add_argument("--method", default="abmil")
     parser.add_argument("--seed", type=int, default=0, help="of the weights, and of the folds of patients")
+    parser.add_argument("--set", dest="changes", action="append", default=[], help="a setting, as in --set fit.lr=1e-3")
     given = parser.parse_args()
     rows: list[list[str]] = []
     for task in given.tasks:
@@ -76,16 +78,21 @@ def study(given: argparse.Namespace, folder: Path, task: str, folds: str) -> Stu
     frame.to_csv(folder / "cohort.csv", index=False)
     published = folds == "published"
     split = {"file": str(given.data / "splits" / f"tcga_{task}"), "allow_leaks": True} if published else {}
-    return Study.model_validate(
-        {
-            "output": str(folder / "run"),
-            "cohort": {"table": str(folder / "cohort.csv")},
-            "features": {"store": str(given.data / f"tcga_{task}.npz")},
-            "task": {"column": "subtype", "level": "slide" if published else "patient"},
-            "aggregator": {"name": given.method},
-            "split": {"seed": given.seed, **split},
-            "fit": {"seed": given.seed},
-        }
+    return parse(
+        Study,
+        override(
+            {
+                "output": str(folder / "run"),
+                "cohort": {"table": str(folder / "cohort.csv")},
+                "features": {"store": str(given.data / f"tcga_{task}.npz")},
+                "task": {"column": "subtype", "level": "slide" if published else "patient"},
+                "aggregator": {"name": given.method},
+                "split": {"seed": given.seed, **split},
+                "fit": {"seed": given.seed},
+            },
+            given.changes,
+        ),
+        source="benchmark",
     )
 
 

@@ -82,8 +82,8 @@ def test_a_model_against_itself_differs_by_nothing(make_predictions, sizes) -> N
     found = run(table, table, sizes()).metrics
     assert found["versus_baseline"]["auroc"] == {
         "value": 0.0,
-        "low": 0.0,
-        "high": 0.0,
+        "low": None,
+        "high": None,
         "interval": "mean of folds, model minus baseline, Nadeau-Bengio, 95%",
     }
     assert says(found["warnings"], "baseline does as well or better")

@@ -47,6 +47,9 @@ def test_one_fold_has_no_interval_and_none_has_no_value() -> None:
     assert nadeau_bengio([0.7], 8, 2).low is None
     assert nadeau_bengio([0.7], 8, 2).value == 0.7
     assert nadeau_bengio([], [], []).value is None
+    # Five perfect folds of five patients are no certainty.
+    same = nadeau_bengio([1.0] * 5, 19, 5)
+    assert (same.value, same.low, same.high) == (1.0, None, None)
 
 
 def test_a_difference_may_be_clipped_to_its_own_range() -> None:

@@ -89,7 +89,9 @@ def show_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
             console.print(f"external {name}  {interval(external[name])}  ({level} level)", soft_wrap=True)
         else:
             console.print(f"{name}  {interval(metrics['primary'][name])}  ({level} level)", soft_wrap=True)
-    baseline = metrics.get("baseline") or {}
+    baseline, pooled = metrics.get("baseline") or {}, metrics.get("pooled") or {}
+    if external is None and "auroc" in pooled:
+        console.print(f"pooled auroc  {interval(pooled['auroc'])}  ({level} level)", soft_wrap=True)
     if external is None and "auroc" in baseline:
         console.print(f"baseline auroc  {interval(baseline['auroc'])}  ({baseline['name']})", soft_wrap=True)
     localisation = metrics.get("localisation")
@@ -104,5 +106,5 @@ def interval(number: Mapping[str, Any] | None) -> str:
     if not number or number.get("value") is None:
         return "–"
     if number.get("low") is None or number.get("high") is None:
-        return f"{number['value']:.3f}"
+        return f"{number['value']:.3f} (no interval; {number.get('interval', '')})"
     return f"{number['value']:.3f} ({number['low']:.3f} to {number['high']:.3f}; {number.get('interval', '')})"

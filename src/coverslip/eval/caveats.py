@@ -83,7 +83,7 @@ def _about_the_folds(folds: Sequence[FoldResult], classes: Sequence[str], level:
         found.append("One fold only: there is no interval over folds.")
     values = [fold.figures["auroc"] for fold in folds if fold.figures["auroc"] is not None]
     if len(values) > 1 and np.ptp(values) == 0:
-        found.append(f"Every fold has the same auroc ({values[0]:.3f}): its interval has no width and says nothing.")
+        found.append(f"Every fold has the same auroc ({values[0]:.3f}): their spread gives no interval.")
     return found
 
 

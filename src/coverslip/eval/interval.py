@@ -48,7 +48,8 @@ def nadeau_bengio(
     The variance of the mean is s²(1/J + n_test/n_train), with s² the folds' sample variance, and the quantile that of
     Student's t with J - 1 degrees of freedom (Nadeau and Bengio 2003, https://doi.org/10.1023/A:1024068626366). The
     plain s²/J takes the folds for independent and comes out too narrow. Sizes are of one fold, or a list of all (then
-    the mean of their ratios counts). Clipped to `bounds`. One fold has no interval; none has no value.
+    the mean of their ratios counts). Clipped to `bounds`. One fold has no interval, nor have folds that are all the
+    same: the formula's would have no width, which no few patients can justify. No fold has no value.
     """
     how = how or f"mean of folds, Nadeau-Bengio, {confidence:.0%}"
     scores = np.asarray(values, dtype=np.float64)
@@ -56,7 +57,7 @@ def nadeau_bengio(
     if not len(scores):
         return Interval(None, None, None, how)
     mean = float(scores.mean())
-    if len(scores) == 1:
+    if len(scores) == 1 or np.ptp(scores) == 0:
         return Interval(mean, None, None, how)
     ratio = float(np.mean(np.asarray(n_test, dtype=np.float64) / np.asarray(n_train, dtype=np.float64)))
     assert np.isfinite(ratio) and ratio > 0, (n_train, n_test)
