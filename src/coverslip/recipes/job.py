@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -114,11 +115,12 @@ def working(run: RunFolder, verb: str) -> Iterator[None]:
     try:
         with one_blas_thread():
             yield
-        LOG.info("%s done in %.0f s", verb, time.monotonic() - start)
-    except BaseException as error:
-        LOG.error("%s ends: %s: %s", verb, type(error).__name__, error)
-        raise
     finally:
+        error = sys.exception()
+        if error is None:
+            LOG.info("%s done in %.0f s", verb, time.monotonic() - start)
+        else:
+            LOG.error("%s ends: %s: %s", verb, type(error).__name__, error)
         LOG.removeHandler(handler)
         LOG.setLevel(level)
         with suppress(OSError):  # lines that the disk did not take

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,12 +64,11 @@ class Sidecar:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = _open_locked(path, slide)
-            try:
+            with ExitStack() as on_failure:
+                on_failure.callback(os.close, self._file)
                 if not self._belongs():
                     self._start()
-            except BaseException:
-                os.close(self._file)
-                raise
+                on_failure.pop_all()
 
     def states(self) -> UInt8[ndarray, n]:
         """TODO, DONE or SKIPPED for each row."""
@@ -201,19 +201,18 @@ def _open_locked(path: Path, slide: str, *, flags: int = os.O_RDWR | os.O_CREAT)
         )
     while True:
         file = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(file)
-            raise StoreError(
-                "another process is embedding this slide into the same store.",
-                slide=slide,
-                fix="Let it finish, or stop it; its lock goes with it.",
-                code="locked",
-            ) from error
-        except BaseException:
-            os.close(file)
-            raise
+        with ExitStack() as on_failure:
+            on_failure.callback(os.close, file)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StoreError(
+                    "another process is embedding this slide into the same store.",
+                    slide=slide,
+                    fix="Let it finish, or stop it; its lock goes with it.",
+                    code="locked",
+                ) from error
+            on_failure.pop_all()
         # The holder before us may have finished and deleted the file between our open and our lock.
         try:
             if os.path.samestat(os.fstat(file), path.stat()):

@@ -11,6 +11,7 @@ exception, or not at all, keeps what is finished, and the next writer of the sam
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from glob import escape as glob_escape
 from pathlib import Path
 from types import TracebackType
@@ -116,7 +117,8 @@ class FeatureWriter:
                 slide=self.slide,
                 code="empty",
             )
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self._sidecar.close)
             write_feature_file(
                 self.path,
                 (len(done), self.dim),
@@ -125,9 +127,7 @@ class FeatureWriter:
                 attributes={"slide": self.slide, **self.identity.attributes()},
                 skipped={int(i): reasons.get(int(i), "") for i in skipped},
             )
-        except BaseException:
-            self._sidecar.close()
-            raise
+            on_failure.pop_all()
         for left in self.path.parent.glob(f".{glob_escape(self.path.name)}.*.part"):
             left.unlink(missing_ok=True)  # of a run that was killed while it wrote this file
         self._sidecar.remove()

@@ -10,6 +10,7 @@ used. DICOM PS3.3 C.8.12 (VL Whole Slide Microscopy), PS3.5 8.2.1 (JPEG). Nothin
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,13 @@ class DicomReader(Reader):
             header = read_header(file) or {}
             _refuse_stack(header.get("TotalPixelMatrixFocalPlanes") or 1, header.get("NumberOfOpticalPaths") or 1)
         self._wsi = _open(files)
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self._wsi.close)
             self._levels = [_Frames(level.default_instance) for level in self._wsi.levels]
             self.info = self._read_info()
             for frames in self._levels:
                 frames.check_last()
-        except BaseException:
-            self._wsi.close()
-            raise
+            on_failure.pop_all()
         self._cache = Cache(_CACHE_BYTES)
 
     @classmethod

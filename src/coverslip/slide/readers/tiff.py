@@ -10,6 +10,7 @@ OME-TIFF: https://docs.openmicroscopy.org/ome-model/latest/ome-tiff/. TIFF 6.0: 
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -66,13 +67,12 @@ class TiffReader(Reader):
     def __init__(self, path: Path) -> None:
         _leave_to_openslide(path)
         self._file = FileBytes(path)
-        try:
+        with ExitStack() as on_failure:
+            on_failure.callback(self._file.close)
             check_chain(self._file)
             with tifffile.TiffFile(path) as tif:
                 self._read_directories(tif)
-        except BaseException:
-            self._file.close()
-            raise
+            on_failure.pop_all()
         self._cache = Cache(_CACHE_BYTES)
 
     @classmethod
