@@ -153,7 +153,7 @@ def _summaries(data: TrainingData) -> dict[str, np.ndarray]:
 
 
 def _baseline(spread: Mapping[str, np.ndarray], data: TrainingData, fold: Fold, test: BagSource) -> pd.DataFrame:
-    """The baseline's predictions. It needs no early stopping, so it is fitted on training and tuning bags, always."""
+    """The baseline's predictions. It needs no early stopping, so it is fitted on training and tuning bags."""
     train = data.bags.take((*fold.train, *fold.tune))
     assert train.target is not None
     p = mean_sd_logistic(
