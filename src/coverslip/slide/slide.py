@@ -185,10 +185,12 @@ class Slide:
         """16 hex digits of the file's content: the same wherever it lies."""
         return path_digest(self.path)
 
-    def tiles(self, tiles: Tiles, *, batch: int = 64, threads: int = 2) -> Iterator[TileBatch]:
-        """The tiles in batches, in their order; `threads` read ahead while the caller works.
+    def tiles(self, tiles: Tiles, *, batch: int = 64, threads: int = 2, exact: bool = True) -> Iterator[TileBatch]:
+        """Every tile once, in batches; `batch.index` says which. `threads` read ahead while the caller works.
 
-        A damaged tile is flagged in its batch and harms no other.
+        The order is the reader's: the one in which the file is read fastest. A damaged tile is flagged in its batch
+        and harms no other. `exact=False` lets a reader decode at a half, a quarter or an eighth where that is faster
+        and the tile is smaller still; pixels then differ from `read` by less than the choice of a filter does.
 
         Raises:
             SlideError: a tile leaves the slide (outside); before anything is read.
