@@ -81,8 +81,8 @@ def test_wrong_settings_say_what_is_accepted(load: Any) -> None:
         make_targets(cohort, TaskSettings(column="cancr"))
     with pytest.raises(SettingsError, match=r"task.column is not set"):
         make_targets(cohort, TaskSettings())
-    with pytest.raises(SettingsError, match=r"'survival' is not available yet.*Accepted: classification"):
-        make_targets(cohort, TaskSettings(kind="survival", time="t", event="e"))
+    with pytest.raises(SettingsError, match=r"'survivl' is not available.*Did you mean 'survival'"):
+        make_targets(cohort, TaskSettings(kind="survivl", time="t", event="e"))
     with pytest.raises(SettingsError, match="meaning of its own"):
         make_targets(cohort, TaskSettings(column="patient"))
     with pytest.raises(SettingsError, match=r"bag = 'patient'.*level = 'slide'"):

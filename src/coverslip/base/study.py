@@ -79,6 +79,11 @@ class TileSettings(Settings):
     """Least fraction of a tile that is tissue."""
     max_tiles: Count | None = None
     """Keep at most this many tiles of a slide, drawn evenly and always the same; all where not given."""
+    on_bad: Literal["fail", "skip"] = "fail"
+    """A damaged tile: fail (the slide fails), or skip (it is left out, recorded in the feature file and reported)."""
+    exact: bool = True
+    """false: JPEG may be decoded at a half or a quarter where tiles are coarser still: faster, and not bit for bit the
+    pixels of exact reading. It is part of what features are made from."""
 
 
 class EncoderSettings(Settings):
@@ -88,10 +93,10 @@ class EncoderSettings(Settings):
     """An encoder by name: `coverslip list encoders`; `timm:<arch>` for any timm architecture."""
     weights: str | None = None
     """A local weights file or a hub id, for encoders that need one."""
-    batch: Count = 64
-    """Tiles that are encoded at once."""
-    threads: Count = 2
-    """Threads that read and decode tiles."""
+    batch: Literal["auto"] | Count = "auto"
+    """Tiles that are encoded at once; auto: 32 on a CPU, and on a GPU what the first seconds show to be fastest."""
+    threads: Literal["auto"] | Count = "auto"
+    """Threads that read and decode tiles; auto: as many as cores, and more where they mostly wait for the storage."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -116,10 +121,19 @@ class TaskSettings(Settings):
     """A task by name: `coverslip list tasks`."""
     column: str | None = None
     """The target's column."""
+    columns: list[str] = []
+    """Multilabel: the columns of the labels, each 0, 1 or empty."""
+    levels: list[str | int | float | bool] = []
+    """Ordinal: the values of the column from lowest to highest; needed where they are no numbers."""
     time: str | None = None
-    """Survival: the column of times."""
+    """Survival: the column of times, in any unit, each over 0."""
     event: str | None = None
-    """Survival: the column of events (1) and censorings (0)."""
+    """Survival: the column of events (1) and censorings (0). Competing risks: 0, or the cause of the event."""
+    times: list[Positive] = []
+    """Survival: the times at which the survival curve is stored and judged; where not given, ten even steps up to the
+    time that a tenth of the patients were followed for."""
+    options: dict[str, int | float | bool | str] = {}
+    """Options of the task, by the names in its docstring."""
 
 
 class AggregatorSettings(Settings):
@@ -136,6 +150,16 @@ class SplitSettings(Settings):
 
     folds: Annotated[int, Field(ge=2)] = 5
     """Folds; each patient is tested once a repeat."""
+    design: Literal["patients", "leave_site_out", "site_preserved", "temporal"] = "patients"
+    """patients: dealt class by class. leave_site_out: each site (an institution) is tested by a model that has not seen
+    it. site_preserved: sites stay whole and are spread over the folds. temporal: earlier patients train, later test."""
+    least_site: Count = 10
+    """leave_site_out: patients that a site needs to be a fold of its own; smaller sites are tested together."""
+    time: str | None = None
+    """temporal: the column of dates (YYYY-MM-DD) or numbers; a patient counts from their first slide."""
+    cuts: list[float | str] = []
+    """temporal: where testing begins, rising; several cuts make several folds, each up to the next cut. Where not given,
+    the latest 1/folds of the patients are tested."""
     repeats: Count = 1
     """Times the folds are drawn anew."""
     seed: int = 0

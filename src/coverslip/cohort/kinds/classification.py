@@ -9,6 +9,7 @@ import pandas as pd
 from coverslip.base.errors import SettingsError, TableError
 from coverslip.base.study import TaskSettings
 from coverslip.cohort.cohort import Cohort, Exclusion
+from coverslip.cohort.kinds._columns import one_outcome
 from coverslip.cohort.labels import label_text, natural_order
 from coverslip.cohort.table import require_column, some
 from coverslip.cohort.targets import Groups, Targets
@@ -61,7 +62,7 @@ def classification_targets(
     rows = rows[rows["label"].notna()]
     _several_classes(rows["label"], column, classes, expected, cohort.source)
     if task.level == "patient":
-        _one_outcome(rows, column, cohort.source)
+        one_outcome(rows, rows["label"], f"column {column!r}", cohort.source)
     y = rows["label"].map({name: i for i, name in enumerate(classes)}).astype("int64")
     frame = pd.DataFrame({"slide": rows["slide"], "patient": rows["patient"], "y": y}).reset_index(drop=True)
     return Targets("classification", column, classes, task.level, frame, tuple(exclusions), tuple(warnings))
@@ -133,19 +134,3 @@ def _several_classes(
     if len(counts) == 1 and expected is None:
         only = f"all {counts.iloc[0]} slides with a value have {counts.index[0]!r}"
         raise TableError(f"{source}: column {column!r} is constant: {only}.", fix=fix)
-
-
-def _one_outcome(rows: pd.DataFrame, column: str, source: str) -> None:
-    outcomes = rows.groupby("patient", sort=True)["label"].nunique()
-    torn = outcomes.index[outcomes > 1].tolist()
-    if torn:
-        of_first = rows[rows["patient"] == torn[0]]
-        told = " and ".join(
-            f"{label!r} (row{'s' if len(group) > 1 else ''} {some(sorted(group['row']))})"
-            for label, group in of_first.groupby("label", sort=True)
-        )
-        more = f", and {len(torn) - 1} more patients have too" if len(torn) > 1 else ""
-        raise TableError(
-            f"{source}: patient {torn[0]!r} has two outcomes in column {column!r}: {told}{more}.",
-            fix="Correct the table, or set task.level = 'slide' where slides of a patient may differ.",
-        )
