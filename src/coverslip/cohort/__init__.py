@@ -3,9 +3,12 @@
 from coverslip.cohort.cohort import Cohort, Exclusion, load_cohort
 from coverslip.cohort.folds import make_split
 from coverslip.cohort.foreign import column_split, read_split, resolve_split
+from coverslip.cohort.inner import inner_folds
+from coverslip.cohort.site_folds import leave_site_out, site_preserved
 from coverslip.cohort.split import Fold, Leak, Split, check_split, write_split
 from coverslip.cohort.table import read_table
 from coverslip.cohort.targets import Targets, make_targets
+from coverslip.cohort.temporal import temporal_split
 
 __all__ = [
     "Cohort",
@@ -16,11 +19,15 @@ __all__ = [
     "Targets",
     "check_split",
     "column_split",
+    "inner_folds",
+    "leave_site_out",
     "load_cohort",
     "make_split",
     "make_targets",
     "read_split",
     "read_table",
     "resolve_split",
+    "site_preserved",
+    "temporal_split",
     "write_split",
 ]

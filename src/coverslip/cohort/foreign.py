@@ -14,9 +14,11 @@ from coverslip.cohort.cells import Cells, read_cells
 from coverslip.cohort.cohort import Cohort
 from coverslip.cohort.folds import check_classes, draw_tune, make_split, patient_strata
 from coverslip.cohort.labels import natural_key
+from coverslip.cohort.site_folds import leave_site_out, site_preserved
 from coverslip.cohort.split import SETS, Fold, Split, check_split, leak_error
 from coverslip.cohort.table import MISSING, nearest, some
 from coverslip.cohort.targets import Targets
+from coverslip.cohort.temporal import temporal_split
 
 # What others call our sets.
 _SET_OF = {"train": "train", "tune": "tune", "val": "tune", "test": "test"}
@@ -26,7 +28,8 @@ Names = dict[str, list[str]]
 
 
 def resolve_split(cohort: Cohort, targets: Targets, settings: SplitSettings) -> Split:
-    """The folds that the settings ask for: those of `split.file`, else those of the table's `split` column, else new.
+    """The folds that the settings ask for: those of `split.file`, else those of the table's `split` column, else new
+    ones of `split.design`.
 
     Where folds made elsewhere bring no tuning set, one is drawn from their training patients, with a warning.
 
@@ -39,8 +42,24 @@ def resolve_split(cohort: Cohort, targets: Targets, settings: SplitSettings) -> 
     elif "split" in cohort.frame.columns:
         split = column_split(cohort, targets, allow_leaks=settings.allow_leaks)
     else:
-        return make_split(targets, settings)
+        return _made(cohort, targets, settings)
     return _with_tune(split, targets, settings)
+
+
+def _made(cohort: Cohort, targets: Targets, settings: SplitSettings) -> Split:
+    if settings.design == "patients":
+        return make_split(targets, settings)
+    if settings.design == "temporal":
+        return temporal_split(cohort, targets, settings)
+    if "site" not in cohort.frame:
+        raise SplitError(
+            f"{cohort.source} has no column 'site', and split.design = {settings.design!r} makes folds of sites.",
+            fix="Add the institution of each slide in a column 'site', or set split.design = 'patients'.",
+            code="no_site",
+        )
+    sites = dict(zip(cohort.frame["slide"], cohort.frame["site"]))
+    make = leave_site_out if settings.design == "leave_site_out" else site_preserved
+    return make(targets, sites, settings)
 
 
 def read_split(path: Path, targets: Targets, *, allow_leaks: bool = False) -> Split:
@@ -66,7 +85,7 @@ def read_split(path: Path, targets: Targets, *, allow_leaks: bool = False) -> Sp
         listed, repeats, said = _from_split_json(files[0])
         return _resolved(listed, repeats, targets, path.name, allow_leaks, already=said)
     listed = [_listed(file) for file in files]
-    return _resolved(listed, [(i, 0) for i in range(len(listed))], targets, path.name, allow_leaks)
+    return _resolved(listed, [(i, 0, "") for i in range(len(listed))], targets, path.name, allow_leaks)
 
 
 def column_split(cohort: Cohort, targets: Targets, *, allow_leaks: bool = False) -> Split:
@@ -90,7 +109,7 @@ def column_split(cohort: Cohort, targets: Targets, *, allow_leaks: bool = False)
     source = f"column 'split' of {cohort.source}"
     excluded = {exclusion.slide for exclusion in targets.exclusions}
     listed = {key: [slide for slide in slides if slide not in excluded] for key, slides in names.items()}
-    return _resolved([listed], [(0, 0)], targets, source, allow_leaks)
+    return _resolved([listed], [(0, 0, "")], targets, source, allow_leaks)
 
 
 def _fold_files(folder: Path) -> list[Path]:
@@ -133,7 +152,7 @@ def _first_column(cells: Cells, sets: set[str], path: Path) -> list[str]:
     return [row[0] for row in cells.rows]
 
 
-def _from_split_json(path: Path) -> tuple[list[Names], list[tuple[int, int]], tuple[str, ...]]:
+def _from_split_json(path: Path) -> tuple[list[Names], list[tuple[int, int, str]], tuple[str, ...]]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -141,7 +160,7 @@ def _from_split_json(path: Path) -> tuple[list[Names], list[tuple[int, int]], tu
     split = Split.from_json(value, source=str(path))
     unit = split.patients_of if split.by_patient else sorted
     listed = [{key: list(unit(slides)) for key, slides in fold.sets().items()} for fold in split.folds]
-    return listed, [(fold.index, fold.repeat) for fold in split.folds], split.warnings
+    return listed, [(fold.index, fold.repeat, fold.label) for fold in split.folds], split.warnings
 
 
 @dataclass
@@ -155,7 +174,7 @@ class _Tally:
 
 def _resolved(
     listed: Sequence[Names],
-    numbers: Sequence[tuple[int, int]],
+    numbers: Sequence[tuple[int, int, str]],
     targets: Targets,
     source: str,
     allow_leaks: bool,
@@ -165,7 +184,7 @@ def _resolved(
     slides_of = _slides_of_names(listed, targets, source)
     tally = _Tally()
     folds = []
-    for names, (index, repeat) in zip(listed, numbers):
+    for names, (index, repeat, label) in zip(listed, numbers):
         sets = {key: _slides(names.get(key, []), slides_of, tally) for key in SETS}
         for key in ("train", "test"):
             if not sets[key]:
@@ -174,7 +193,7 @@ def _resolved(
                     "with a target.",
                     fix="Every fold needs training and test slides.",
                 )
-        folds.append(Fold(index, repeat, sets["train"], sets["tune"], sets["test"]))
+        folds.append(Fold(index, repeat, sets["train"], sets["tune"], sets["test"], label))
     patients = {slide: patient for slide, patient in targets.patient_of.items() if slide in tally.used}
     split = Split(tuple(folds), patients, source)
     leaks = check_split(split)

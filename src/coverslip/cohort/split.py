@@ -21,7 +21,8 @@ SETS = ("train", "tune", "test")
 class Fold:
     """One fold: slides in order of their ids. `index` counts the folds of a repeat, `repeat` the times they are drawn.
 
-    `train` is fitted on, `tune` stops the training (it may be empty), `test` is read once, at the end.
+    `train` is fitted on, `tune` stops the training (it may be empty), `test` is read once, at the end. `label` says
+    what is tested where that has a name: a site, a span of time.
     """
 
     index: int
@@ -29,11 +30,17 @@ class Fold:
     train: tuple[str, ...]
     tune: tuple[str, ...]
     test: tuple[str, ...]
+    label: str = ""
 
     @property
     def name(self) -> str:
         """A file-safe name, different for each fold of a split."""
         return f"fold{self.index}" if self.repeat == 0 else f"repeat{self.repeat}_fold{self.index}"
+
+    @property
+    def title(self) -> str:
+        """The name, with the label where there is one: what a person is told."""
+        return f"{self.name} ({self.label})" if self.label else self.name
 
     def sets(self) -> dict[str, tuple[str, ...]]:
         return {"train": self.train, "tune": self.tune, "test": self.test}
@@ -117,6 +124,7 @@ class Split:
             {
                 "fold": fold.index,
                 "repeat": fold.repeat,
+                **({"label": fold.label} if fold.label else {}),
                 **{key: list(names(slides)) for key, slides in fold.sets().items()},
             }
             for fold in self.folds
@@ -212,7 +220,14 @@ def _parse(value: Any, source: str) -> tuple[Split, tuple[Leak, ...]]:
             return tuple(sorted(known))
 
         folds = tuple(
-            Fold(int(f["fold"]), int(f["repeat"]), slides(f["train"]), slides(f["tune"]), slides(f["test"]))
+            Fold(
+                int(f["fold"]),
+                int(f["repeat"]),
+                slides(f["train"]),
+                slides(f["tune"]),
+                slides(f["test"]),
+                str(f.get("label", "")),
+            )
             for f in value["folds"]
         )
         leaks = tuple(
