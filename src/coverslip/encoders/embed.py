@@ -23,6 +23,9 @@ from coverslip.slide import Slide, TileBatch
 from coverslip.store import EncoderIdentity, FeatureIdentity, Features, FeatureStore, FeatureWriter, Skipped
 from coverslip.store.writer import to_float16
 
+# What a feature file says of its pixels where they were not read exactly.
+SCALED = "scaled decoding"
+
 OnBad = Literal["fail", "skip"]
 _Encoded = tuple[Int64[ndarray, "b"], Float32[ndarray, "b d"], list[Skipped]]
 
@@ -80,14 +83,18 @@ def embed(
     return store.read(slide.id)
 
 
-def identity(slide: Slide, tiles: Tiles, info: EncoderInfo, precision: Precision) -> FeatureIdentity:
+def identity(
+    slide: Slide, tiles: Tiles, info: EncoderInfo, precision: Precision, *, exact: bool = True
+) -> FeatureIdentity:
     """What a feature file of these tiles would be made from; its fingerprint decides whether one is used again.
 
     Raises:
         EncoderError: the tiles' scale is not the encoder's.
     """
     info.check_scale(tiles.spec)
-    return FeatureIdentity.of(tiles, encoder_identity(info, precision), slide_fingerprint=slide.fingerprint())
+    made_by = encoder_identity(info, precision)
+    reading = "" if exact else SCALED
+    return FeatureIdentity.of(tiles, made_by, slide_fingerprint=slide.fingerprint(), reading=reading)
 
 
 def encoder_identity(info: EncoderInfo, precision: Precision) -> EncoderIdentity:
@@ -103,6 +110,18 @@ def encoder_identity(info: EncoderInfo, precision: Precision) -> EncoderIdentity
         preprocessing=f"{size}, resize {info.resize}, mean {_numbers(info.mean)}, sd {_numbers(info.std)}",
         precision=precision,
         licence=info.licence,
+    )
+
+
+def damaged_tile(tiles: Tiles, index: int, reason: str) -> SlideError:
+    """What a damaged tile is told as, where it makes its slide fail."""
+    x, y = tiles.xy[index]
+    return SlideError(
+        f"tile {index} at ({x}, {y}) cannot be read: {reason}",
+        slide=tiles.slide,
+        fix="`coverslip check` says more about the slide; copy it from its source again, or set "
+        'tiles.on_bad = "skip" to leave such tiles out.',
+        code="decode_failed",
     )
 
 
@@ -182,12 +201,5 @@ class _Work:
     def _bad(self, images: TileBatch, numbers: Int64[ndarray, b]) -> list[Skipped]:
         bad = [Skipped(int(n), reason) for n, reason in zip(numbers[~images.ok], images.errors, strict=True)]
         if bad and self.on_bad == "fail":
-            first = bad[0]
-            x, y = self.tiles.xy[first.index]
-            raise SlideError(
-                f"tile {first.index} at ({x}, {y}) cannot be read: {first.reason}",
-                slide=self.slide.id,
-                fix="`coverslip check` says more about the slide; copy it from its source again.",
-                code="decode_failed",
-            )
+            raise damaged_tile(self.tiles, bad[0].index, bad[0].reason)
         return bad

@@ -1,10 +1,23 @@
-"""`coverslip embed`: tissue, tiles and features of every slide. One bad slide is named and left out."""
+"""`coverslip embed`: tissue, tiles and features of every slide. One bad slide is named and left out.
+
+What is done for one slide is the same whichever engine does it, and every step can be done in another process:
+
+    planned = plan_slide(row, study, info, precision, overlay=...)  # opens the slide, finds tissue, lays tiles
+    rows = claim(store, planned, on_bad=...)      # None: the file is there already; "locked": another process has it
+    for index in batches(rows.missing()):         # what an earlier run has finished is not done again
+        rows.put(index, features)                 # any order; or rows.skip(i, reason) for a damaged tile
+    rows.close()                                  # the feature file, whole and at once
+    planned.slide.close()
+
+`info` and `precision` come from `StudyEncoder`, which knows them before a network is built.
+"""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +26,17 @@ import numpy as np
 import torch
 
 from coverslip.base.errors import FeatureError, SettingsError, SlideError, StoreError
+from coverslip.base.geometry import Tiles
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import Study
-from coverslip.encoders import Encoder, embed, encoder, encoder_info, identity
-from coverslip.encoders.device import choose_device, choose_precision
+from coverslip.encoders import Encoder, EncoderInfo, embed, encoder, encoder_info, identity
+from coverslip.encoders.device import Precision, choose_device, choose_precision
+from coverslip.encoders.embed import OnBad, damaged_tile
 from coverslip.nn.pt_files import read_pt
 from coverslip.recipes.job import LOG, Job, Tally, open_job, working
-from coverslip.recipes.slides import opened, save_overlay, tiles_of, tissue_of
-from coverslip.store import FeatureStore, Status
+from coverslip.recipes.slides import open_slide, opened, save_overlay, tiles_of, tissue_of
+from coverslip.slide import Slide
+from coverslip.store import FeatureIdentity, FeatureStore, FeatureWriter, Status
 
 _WAIT_S = 2.0
 _SAMPLE_TILES = 64
@@ -51,7 +67,7 @@ def embed_slides(job: Job, slides: list[str]) -> dict[str, str]:
     A slide that another process is writing is left for the end and waited for.
     """
     rows = {row["slide"]: row for row in job.rows}
-    model = _Model(job.study)
+    model = StudyEncoder(job.study)
     failed: dict[str, str] = {}
     waiting = list(slides)
     with job.progress.stage("embed", len(slides), unit="slide") as step:
@@ -75,7 +91,7 @@ def embed_slides(job: Job, slides: list[str]) -> dict[str, str]:
     return failed
 
 
-def _embed_one(job: Job, row: Mapping[str, Any], model: _Model, failed: dict[str, str]) -> None:
+def _embed_one(job: Job, row: Mapping[str, Any], model: StudyEncoder, failed: dict[str, str]) -> None:
     slide_id = str(row["slide"])
     start = time.monotonic()
     try:
@@ -90,28 +106,87 @@ def _embed_one(job: Job, row: Mapping[str, Any], model: _Model, failed: dict[str
     LOG.info("%s %s %s", slide_id, status, note)
 
 
-def _features_of(job: Job, row: Mapping[str, Any], model: _Model) -> tuple[Status, str]:
+@dataclass(frozen=True)
+class PlannedSlide:
+    """An open slide, its tiles, and what its feature file is or would be made from. Close `slide` when it is read."""
+
+    slide: Slide
+    tiles: Tiles
+    identity: FeatureIdentity
+    tissue_mm2: float
+
+
+def plan_slide(
+    row: Mapping[str, Any], study: Study, info: EncoderInfo, precision: Precision, *, overlay: Path | None = None
+) -> PlannedSlide:
+    """The slide of a table's row, opened, with its tissue found and its tiles laid.
+
+    `overlay` is where a thumbnail with the tissue outlined is kept for the report.
+
+    Raises:
+        SlideError: it cannot be read, or has no tissue; the file is closed again.
+        EncoderError: the tiles' scale is not the encoder's.
+    """
+    with ExitStack() as on_failure:
+        slide = on_failure.enter_context(open_slide(row, study))
+        mask = tissue_of(slide, study)
+        if overlay is not None:
+            save_overlay(slide, mask, overlay)
+        tiles = tiles_of(slide, mask, study)
+        made = identity(slide, tiles, info, precision, exact=study.tiles.exact)
+        assert mask.area_mm2 is not None, "tiles need a scale, so there is one"
+        on_failure.pop_all()
+    return PlannedSlide(slide, tiles, made, mask.area_mm2)
+
+
+def claim(store: FeatureStore, planned: PlannedSlide, *, on_bad: OnBad = "fail") -> FeatureWriter | None:
+    """The writer of the slide's rows, locked for this process until it is closed; None where the file is there.
+
+    Leave it as a context manager does: `close()` when every tile is put or skipped, `release()` to go on another time.
+
+    Raises:
+        StoreError: another process writes this slide (code "locked"), or the store cannot be written.
+        SlideError: an earlier run left damaged tiles out (`on_bad="skip"`), and now they are a failure.
+    """
+    slide, tiles = planned.slide.id, planned.tiles
+    if store.has(slide, planned.identity.fingerprint):
+        _refuse_skipped({s.index: s.reason for s in store.read(slide, check=False).skipped}, tiles, on_bad)
+        return None
+    with ExitStack() as on_failure:
+        writer = FeatureWriter(store.folder, slide, planned.identity, tiles.xy)
+        on_failure.callback(writer.release)
+        _refuse_skipped(writer.skipped(), tiles, on_bad)
+        on_failure.pop_all()
+    return writer
+
+
+def _refuse_skipped(skipped: Mapping[int, str], tiles: Tiles, on_bad: OnBad) -> None:
+    if skipped and on_bad == "fail":
+        index = min(skipped)
+        raise damaged_tile(tiles, index, skipped[index])
+
+
+def _features_of(job: Job, row: Mapping[str, Any], model: StudyEncoder) -> tuple[Status, str]:
     settings = job.study.encoder
-    with opened(row, job.study) as slide:
-        mask = tissue_of(slide, job.study)
-        save_overlay(slide, mask, job.run.tissue_overlay(slide.id))
-        tiles = tiles_of(slide, mask, job.study)
-        if job.store.has(slide.id, identity(slide, tiles, model.info, model.precision).fingerprint):
+    planned = plan_slide(row, job.study, model.info, model.precision, overlay=job.run.tissue_overlay(row["slide"]))
+    with planned.slide as slide:
+        tiles = planned.tiles
+        if job.store.has(slide.id, planned.identity.fingerprint):
             return "reused", f"{len(tiles)} tiles"
         embed(
             slide,
             tiles,
             model.encoder,
             store=job.store,
-            batch=settings.batch,
-            threads=settings.threads,
+            batch=64 if settings.batch == "auto" else settings.batch,
+            threads=2 if settings.threads == "auto" else settings.threads,
             precision=settings.precision,
             progress=job.progress,
         )
-        return "done", f"{len(tiles)} tiles, {mask.area_mm2:.4g} mm² of tissue"
+        return "done", f"{len(tiles)} tiles, {planned.tissue_mm2:.4g} mm² of tissue"
 
 
-class _Model:
+class StudyEncoder:
     """The study's encoder: what it is at once, the network when the first slide needs it."""
 
     def __init__(self, study: Study) -> None:
@@ -173,7 +248,7 @@ def estimate(study: Study, *, shard: str = "1/1", progress: Progress = SILENT) -
     store = feature_store(study)
     job = open_job(study, need_paths=True, store=store, progress=progress)
     rows = job.rows[part - 1 :: parts]
-    model = _Model(study)
+    model = StudyEncoder(study)
     result = Estimate(len(rows), 0, 0, 0, 1.0, model.info.dim)
     rate: float | None = None
     with progress.stage("plan", len(rows), unit="slide") as step:
@@ -194,7 +269,7 @@ def estimate(study: Study, *, shard: str = "1/1", progress: Progress = SILENT) -
     return result
 
 
-def _rate(slide: Any, tiles: Any, model: _Model) -> float:
+def _rate(slide: Any, tiles: Any, model: StudyEncoder) -> float:
     """Tiles a second, reading and encoding, after a first batch that warms everything up."""
     numbers = np.linspace(0, len(tiles) - 1, min(_SAMPLE_TILES, len(tiles))).round().astype(int)
     sample = type(tiles)(tiles.slide, tiles.spec, tiles.mpp, tiles.span, tiles.xy[numbers], tiles.tissue[numbers])

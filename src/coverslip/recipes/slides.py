@@ -21,9 +21,8 @@ from coverslip.tissue import TissueMask, find_override, overlay, segment
 OVERLAY_PX = 720
 
 
-@contextmanager
-def opened(row: Mapping[str, Any], study: Study) -> Iterator[Slide]:
-    """The slide of a row, under the table's name for it.
+def open_slide(row: Mapping[str, Any], study: Study) -> Slide:
+    """The slide of a row, under the table's name for it; close it.
 
     µm per pixel: the table's `mpp` where the row has one; else the file's; else `slides.mpp`.
 
@@ -36,7 +35,13 @@ def opened(row: Mapping[str, Any], study: Study) -> Iterator[Slide]:
     if slide.mpp is None and study.slides.mpp is not None:
         slide.close()
         slide = Slide.open(row["path"], mpp=study.slides.mpp, reader=study.slides.reader, id=row["slide"])
-    with slide:
+    return slide
+
+
+@contextmanager
+def opened(row: Mapping[str, Any], study: Study) -> Iterator[Slide]:
+    """The slide of a row, as `open_slide` gives it, closed at the end of the block."""
+    with open_slide(row, study) as slide:
         yield slide
 
 

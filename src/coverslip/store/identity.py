@@ -58,25 +58,38 @@ class FeatureIdentity:
     slide_fingerprint: str
     tiles: str  # digest of the planned positions
     normaliser: str = ""  # stain normalisation before encoding; empty for none
+    reading: str = ""  # how pixels were read where not exactly ("scaled decoding"); empty for exactly
 
     @classmethod
     def of(
-        cls, tiles: Tiles, encoder: EncoderIdentity, *, slide_fingerprint: str, normaliser: str = ""
+        cls,
+        tiles: Tiles,
+        encoder: EncoderIdentity,
+        *,
+        slide_fingerprint: str,
+        normaliser: str = "",
+        reading: str = "",
     ) -> FeatureIdentity:
         """The identity of these tiles under this encoder."""
-        return cls(encoder, tiles.spec, tiles.mpp, tiles.span, slide_fingerprint, coords_digest(tiles.xy), normaliser)
+        digest_of_tiles = coords_digest(tiles.xy)
+        return cls(encoder, tiles.spec, tiles.mpp, tiles.span, slide_fingerprint, digest_of_tiles, normaliser, reading)
 
     @property
     def fingerprint(self) -> str:
         """Equal for equal inputs, settings and code format; what reuse asks for."""
         parts = asdict(self)
         del parts["encoder"]["licence"]
+        if not self.reading:
+            del parts["reading"]  # so that files from before there was a choice keep their fingerprint
         parts["spec"] |= {key: float(parts["spec"][key]) for key in ("mpp", "min_tissue")}  # 1 and 1.0 are one scale
         return digest({**parts, "mpp": float(self.mpp), "span": float(self.span), "format": FORMAT})
 
     @property
     def kind(self) -> str:
-        """Equal for files that may stand side by side in one model: same encoder, tile size, scale and normaliser."""
+        """Equal for files that may stand side by side in one model: same encoder, tile size, scale and normaliser.
+
+        Precision and scaled decoding are not asked for: both move a feature by less than another resize filter does.
+        """
         return digest([self.encoder.digest, self.spec.size_px, float(self.spec.mpp), self.normaliser])
 
     def __str__(self) -> str:
@@ -99,6 +112,7 @@ class FeatureIdentity:
             "tiles": self.tiles,
             "slide_fingerprint": self.slide_fingerprint,
             "normaliser": self.normaliser,
+            **({"reading": self.reading} if self.reading else {}),
             "fingerprint": self.fingerprint,
         }
 
@@ -122,6 +136,7 @@ class FeatureIdentity:
                 plain["slide_fingerprint"],
                 plain["tiles"],
                 plain["normaliser"],
+                plain.get("reading", ""),
             )
         except KeyError as error:
             raise FeatureError(

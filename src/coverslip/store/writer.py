@@ -24,6 +24,7 @@ from numpy import ndarray
 from coverslip._version import __version__
 from coverslip.base.errors import FeatureError, StoreError
 from coverslip.base.files import safe_name
+from coverslip.store.features import read_features
 from coverslip.store.hdf5 import write_hdf5
 from coverslip.store.identity import FORMAT, FeatureIdentity, coords_digest
 from coverslip.store.layouts import read_attributes
@@ -87,6 +88,17 @@ class FeatureWriter:
         """Leaves one tile out of the file, with the reason; it is recorded in the file."""
         self._sidecar.skip(int(index), " ".join(reason.split()))
 
+    def skipped(self) -> dict[int, str]:
+        """The tiles that are left out so far, by number, with the reasons."""
+        if self.finished:
+            return {skipped.index: skipped.reason for skipped in read_features(self.path, check=False).skipped}
+        reasons = self._sidecar.reasons()
+        return {int(i): reasons.get(int(i), "") for i in np.flatnonzero(self._sidecar.states() == SKIPPED)}
+
+    def release(self) -> None:
+        """Lets another process go on with the slide; what is finished stays."""
+        self._sidecar.close()
+
     def close(self) -> Path:
         """The finished feature file.
 
@@ -142,7 +154,7 @@ class FeatureWriter:
         if kind is None:
             self.close()
         else:
-            self._sidecar.close()
+            self.release()
 
     def _blocks(self, done: Int64[ndarray, k]) -> Iterator[ndarray]:
         rows = self._sidecar.rows()
