@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from coverslip.eval import classification_metrics, nadeau_bengio, patient_bootstrap, wilson
+from coverslip.eval import classification_metrics, nadeau_bengio, patient_bootstrap
 
 
 def two_columns(score: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ def test_slides_of_one_patient_are_drawn_together() -> None:
 
 
 def test_no_resample_loses_a_class_however_rare() -> None:
-    y = np.array([0] * 30 + [1] * 2)
+    y = np.array([0] * 15 + [1] * 2 + [0] * 15)
     p = two_columns(np.linspace(0.1, 0.9, 32))
     found = patient_bootstrap("auroc", y, p, np.arange(32).astype(str), 500)
     assert found.undefined == 0
@@ -114,9 +114,15 @@ def test_an_undefined_metric_has_neither_value_nor_interval() -> None:
     assert (found.value, found.low, found.high) == (None, None, None)
 
 
-def test_one_patient_is_no_crash() -> None:
-    found = patient_bootstrap("accuracy", np.array([1]), np.array([[0.2, 0.8]]), ["a"], 100)
-    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+def test_resamples_that_are_all_the_same_give_no_interval() -> None:
+    one = patient_bootstrap("accuracy", np.array([1]), np.array([[0.2, 0.8]]), ["a"], 100)
+    assert (one.value, one.low, one.high) == (1.0, None, None)
+    assert "no width" in one.reason
+    # Nothing is ever wrong: five right decisions do not prove that the sixth will be.
+    y = np.array([0, 0, 1, 1, 1])
+    perfect = patient_bootstrap("auroc", y, two_columns(y * 0.8 + 0.1), np.arange(5), 100)
+    assert (perfect.value, perfect.low, perfect.high) == (1.0, None, None)
+    assert perfect.to_json()["reason"] == perfect.reason
 
 
 def test_two_thousand_resamples_of_a_thousand_patients_take_about_a_second_at_most() -> None:
@@ -132,11 +138,3 @@ def test_resamples_worked_through_in_blocks_spread_as_far(monkeypatch: pytest.Mo
     monkeypatch.setattr("coverslip.eval.interval._BLOCK", 30 * 77)
     blocks = patient_bootstrap("brier", y, p, groups, 2000)
     assert (blocks.low, blocks.high) == pytest.approx((whole.low, whole.high), abs=0.02)
-
-
-def test_wilson_is_what_the_formula_gives() -> None:
-    # 8 of 10 with z = 1.959964: the interval of Wilson's paper, .4902 to .9433
-    assert wilson(8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
-    low, high = wilson(0, 5)
-    assert low == 0.0
-    assert 0.4 < high < 0.5

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from coverslip.eval.interval import patient_bootstrap, wilson
+from coverslip.eval.interval import patient_bootstrap
 from coverslip.eval.metrics import ECE_BINS, calibration_parts, classification_metrics, decisions
+from coverslip.eval.proportion import wilson
 from coverslip.eval.reduce import UnitLevel, Units
 
 # With fewer units in its smallest class a site gets counts and no figure: resampling five patients already says little.

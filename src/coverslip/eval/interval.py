@@ -15,13 +15,17 @@ from coverslip.eval.metrics import plain, weighted
 
 # Resamples are worked through in blocks of about this many numbers, so that memory stays bounded.
 _BLOCK = 4_000_000
+# Draws that differ by rounding alone are the same.
+SAME = 1e-12
+NO_SPREAD = "every resample of these patients gives the same figure: an interval would have no width"
 
 
 @dataclass(frozen=True)
 class Interval:
     """A figure with its interval and how that was made; None where it cannot be computed.
 
-    `undefined` counts resamples in which the metric could not be computed; they are left out.
+    `undefined` counts resamples in which the metric could not be computed; they are left out. `reason` says why a part
+    is None, or why what is there should be doubted; empty where nothing is to be said.
     """
 
     value: float | None
@@ -29,9 +33,12 @@ class Interval:
     high: float | None
     how: str
     undefined: int = 0
+    reason: str = ""
 
     def to_json(self) -> dict[str, float | str | None]:
-        return {"value": self.value, "low": self.low, "high": self.high, "interval": self.how}
+        """value, low, high, interval (how it was made), and reason where there is one."""
+        said: dict[str, float | str | None] = {"reason": self.reason} if self.reason else {}
+        return {"value": self.value, "low": self.low, "high": self.high, "interval": self.how, **said}
 
 
 def nadeau_bengio(
@@ -83,42 +90,35 @@ def patient_bootstrap(
     patients that show the same classes, so that every resample has the classes of the sample and its numbers of
     each; the interval is for a cohort of this composition. A resample in which the metric is undefined all the same
     is left out and counted. The interval speaks of these fitted models only: it does not know what other training
-    patients would have changed.
+    patients would have changed. Where every resample gives the same figure (one patient, nothing ever wrong) there is
+    no interval: it would have no width.
     """
     how = how or f"these fitted models, test patients resampled, {resamples}, {confidence:.0%}"
     value = plain(float(weighted(metric, y, p, np.ones((1, len(y))))[0]))
     if value is None:
-        return Interval(None, None, None, how)
-    draws = np.concatenate([weighted(metric, y, p, block) for block in _resampled_weights(y, groups, resamples, seed)])
+        return Interval(None, None, None, how, reason=f"{metric} cannot be computed on these patients")
+    draws = np.concatenate([weighted(metric, y, p, block) for block in resampled_weights(groups, y, resamples, seed)])
     known = draws[~np.isnan(draws)]
     if not len(known):
-        return Interval(value, None, None, how, undefined=resamples)
+        return Interval(value, None, None, how, resamples, f"{metric} cannot be computed in any resample")
+    if np.ptp(known) < SAME:
+        return Interval(value, None, None, how, resamples - len(known), NO_SPREAD)
     low, high = np.quantile(known, [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(value, float(low), float(high), how, undefined=resamples - len(known))
 
 
-def wilson(hits: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953)."""
-    assert n > 0 and 0 <= hits <= n
-    z2 = float(student.ppf(0.5 + confidence / 2, df=np.inf)) ** 2
-    centre = (hits + z2 / 2) / (n + z2)
-    half = np.sqrt(z2 * (hits * (n - hits) / n + z2 / 4)) / (n + z2)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
-
-
-def _resampled_weights(
-    y: Int[ndarray, n], groups: Sequence[str] | ndarray, resamples: int, seed: int
+def resampled_weights(
+    groups: Sequence[str] | ndarray, y: Int[ndarray, n] | None, resamples: int, seed: int
 ) -> Iterator[Float[ndarray, "r n"]]:
-    """Blocks of rows that say how often each unit was drawn; the same for the same seed, whatever the metric."""
+    """Blocks of rows that say how often each unit was drawn; the same for the same seed, whatever the metric.
+
+    `groups` names the patient of each unit; patients are drawn whole. With `y`, the class of each unit, patients that
+    show the same classes are drawn among themselves; with None, all together, so that prevalence varies too.
+    """
     rng = stream(seed, "evaluation", "bootstrap")
-    _, patient_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    patient_of, strata = strata_of(groups, y)
     num_patients = int(patient_of.max()) + 1
-    shows = np.zeros((num_patients, int(y.max()) + 1), dtype=bool)
-    shows[patient_of, y] = True
-    _, stratum_of = np.unique(shows, axis=0, return_inverse=True)
-    stratum_of = stratum_of.reshape(-1)
-    strata = [np.flatnonzero(stratum_of == s) for s in range(int(stratum_of.max()) + 1)]
-    rows = max(1, _BLOCK // len(y))
+    rows = max(1, _BLOCK // len(patient_of))
     for start in range(0, resamples, rows):
         size = min(rows, resamples - start)
         counts = np.empty((size, num_patients))
@@ -127,3 +127,16 @@ def _resampled_weights(
             flat = (drawn + np.arange(size)[:, None] * len(members)).reshape(-1)
             counts[:, members] = np.bincount(flat, minlength=size * len(members)).reshape(size, len(members))
         yield counts[:, patient_of]
+
+
+def strata_of(groups: Sequence[str] | ndarray, y: Int[ndarray, n] | None) -> tuple[Int[ndarray, n], list[ndarray]]:
+    """The patient's number of each unit, and the patients that are drawn among themselves."""
+    _, patient_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    num_patients = int(patient_of.max()) + 1
+    if y is None:
+        return patient_of, [np.arange(num_patients)]
+    shows = np.zeros((num_patients, int(y.max()) + 1), dtype=bool)
+    shows[patient_of, y] = True
+    _, stratum_of = np.unique(shows, axis=0, return_inverse=True)
+    stratum_of = stratum_of.reshape(-1)
+    return patient_of, [np.flatnonzero(stratum_of == s) for s in range(int(stratum_of.max()) + 1)]

@@ -1,0 +1,44 @@
+"""Intervals of a proportion: so many hits of so many patients, each counted once."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import beta
+
+from coverslip.eval.interval import Interval
+
+
+def wilson(hits: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953).
+
+    Never without width, and covers close to what it states on the average over proportions. `n` may be fractional:
+    what weighted or clustered counts amount to.
+    """
+    assert n > 0 and 0 <= hits <= n, (hits, n)
+    z2 = float(ndtri(0.5 + confidence / 2)) ** 2
+    centre = (hits + z2 / 2) / (n + z2)
+    half = np.sqrt(z2 * (hits * (n - hits) / n + z2 / 4)) / (n + z2)
+    low = 0.0 if hits == 0 else max(0.0, float(centre - half))
+    return low, 1.0 if hits == n else min(1.0, float(centre + half))
+
+
+def clopper_pearson(hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a proportion (Clopper and Pearson 1934, https://doi.org/10.1093/biomet/26.4.404).
+
+    Covers at least what it states for every proportion, so it is wider than Wilson's.
+    """
+    assert n > 0 and 0 <= hits <= n, (hits, n)
+    tail = 0.5 - confidence / 2
+    low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
+    high = 1.0 if hits == n else float(beta.ppf(1 - tail, hits + 1, n - hits))
+    return low, high
+
+
+def proportion(hits: int, n: int, *, exact: bool = False, confidence: float = 0.95) -> Interval:
+    """hits / n with Wilson's interval, or Clopper and Pearson's where `exact`; all None where nobody was counted."""
+    how = f"{'Clopper-Pearson' if exact else 'Wilson'}, {confidence:.0%}"
+    if n == 0:
+        return Interval(None, None, None, how, reason="nobody to count")
+    low, high = (clopper_pearson if exact else wilson)(hits, n, confidence=confidence)
+    return Interval(hits / n, low, high, how)
