@@ -58,7 +58,7 @@ def test_no_more_than_a_few_batches_are_read_ahead() -> None:
     batches = read_batches(read, 1000, side_px=4, batch=10, threads=2)
     next(batches)
     time.sleep(0.1)
-    assert read_so_far[0] <= 30
+    assert 10 <= read_so_far[0] <= 10 + 60
     batches.close()
 
 

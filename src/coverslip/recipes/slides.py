@@ -81,9 +81,9 @@ def tile_images(slide: Slide, tiles: Tiles, numbers: list[int]) -> list[np.ndarr
         SlideError: a tile cannot be read.
     """
     chosen = Tiles(tiles.slide, tiles.spec, tiles.mpp, tiles.span, tiles.xy[numbers], tiles.tissue[numbers])
-    images: list[np.ndarray] = []
+    images: dict[int, np.ndarray] = {}
     for batch in slide.tiles(chosen, batch=max(1, len(numbers)), threads=1):
         if not batch.ok.all():
             raise SlideError(f"a tile cannot be read: {batch.errors[0]}", slide=slide.id, code="decode_failed")
-        images += list(batch.images)
-    return images
+        images.update(zip(batch.index.tolist(), batch.images))
+    return [images[i] for i in range(len(numbers))]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from threading import Condition, Lock, Thread
+from types import TracebackType
+from typing import final
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
@@ -13,8 +14,9 @@ from numpy import ndarray
 
 from coverslip.base.errors import SlideError
 
-# Batches that are read ahead of the one the caller works on.
-_AHEAD = 2
+# Batches that are open at once, beside the one the caller works on: as many as fit in this, and no more than that.
+OPEN_BYTES = 60 << 20
+_MOST_OPEN = 6
 # The code of reading from a slide that was closed: the caller's mistake, not a tile's damage.
 CLOSED = "closed"
 
@@ -36,70 +38,155 @@ class TileBatch:
         return len(self.index)
 
 
-@dataclass
-class _Filling:
-    """A batch that threads are still writing into."""
+class Stopped(Exception):
+    """Nobody wants the tiles any more: raised in the threads that make them, never seen by the caller."""
 
-    images: ndarray
-    index: ndarray
-    ok: ndarray
-    errors: dict[int, str] = field(default_factory=dict)
-    shares: list[Future[None]] = field(default_factory=list)
+
+@final
+class OpenBatches:
+    """Batches that threads are writing into. `order` (n,) holds the rows of the `Tiles` in the order of delivery; a
+    tile's place is its position there. Each place is asked for with `room` and ended with `finish`, once, by one
+    thread; a thread ends its places in rising order. That order is what keeps waiting threads from waiting for ever.
+    """
+
+    def __init__(self, order: Int64[ndarray, n], *, side_px: int, batch: int) -> None:
+        self._order, self._side_px, self._batch = order, side_px, batch
+        self._most_open = max(1, min(_MOST_OPEN, OPEN_BYTES // (batch * side_px * side_px * 3)))
+        self._open: dict[int, _Filling] = {}
+        self._delivered = 0
+        self._failure: BaseException | None = None
+        self.stopped = False
+        lock = Lock()
+        self._changed, self._complete = Condition(lock), Condition(lock)
+
+    def room(self, place: int) -> UInt8[ndarray, "h w 3"]:
+        """Where the pixels of a tile belong; waits while too many batches are open.
+
+        Raises:
+            Stopped: the caller went away.
+        """
+        number, row = divmod(place, self._batch)
+        with self._changed:
+            while number >= self._delivered + self._most_open and not self.stopped:
+                self._changed.wait()
+            if self.stopped:
+                raise Stopped
+            if number not in self._open:
+                self._open[number] = self._started(number)
+            return self._open[number].images[row]
+
+    def finish(self, place: int, *, error: str | None = None) -> None:
+        """Says that a tile's pixels are written, or why they cannot be had."""
+        number, row = divmod(place, self._batch)
+        filling = self._open[number]
+        if error is not None:
+            filling.images[row] = 0
+            filling.errors[row] = error
+        with self._complete:
+            filling.missing -= 1
+            if not filling.missing:
+                self._complete.notify()
+
+    def __enter__(self) -> OpenBatches:
+        """A thread's turn: an error in it that is no tile's damage ends the delivery, and is raised there."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is not None and not isinstance(error, Stopped):
+            with self._complete:
+                self._failure = self._failure or error
+                self._complete.notify()
+        return True
+
+    def stop(self) -> None:
+        """Sends every thread home."""
+        with self._changed:
+            self.stopped = True
+            self._changed.notify_all()
+
+    def delivered(self) -> Iterator[TileBatch]:
+        """The batches, each as soon as it and those before it are complete."""
+        for number in range(-(-len(self._order) // self._batch)):
+            with self._complete:
+                while self._failure is None and (number not in self._open or self._open[number].missing):
+                    self._complete.wait()
+                if self._failure is not None:
+                    raise self._failure
+                filling = self._open.pop(number)
+                self._delivered = number + 1
+                self._changed.notify_all()
+            yield filling.finished()
+
+    def _started(self, number: int) -> _Filling:
+        index = self._order[number * self._batch : (number + 1) * self._batch]
+        return _Filling(np.empty((len(index), self._side_px, self._side_px, 3), dtype=np.uint8), index)
+
+
+class _Filling:
+    """One open batch."""
+
+    def __init__(self, images: ndarray, index: ndarray) -> None:
+        self.images, self.index = images, index
+        self.missing = len(index)
+        self.errors: dict[int, str] = {}
 
     def finished(self) -> TileBatch:
-        for share in self.shares:
-            share.result()
-        return TileBatch(self.images, self.index, self.ok, tuple(self.errors[i] for i in sorted(self.errors)))
+        ok = np.ones(len(self.index), dtype=bool)
+        ok[list(self.errors)] = False
+        return TileBatch(self.images, self.index, ok, tuple(self.errors[row] for row in sorted(self.errors)))
+
+
+def deliver(batches: OpenBatches, work: Callable[[int], None], num_jobs: int, *, threads: int) -> Iterator[TileBatch]:
+    """The batches that `work(0)`, `work(1)`, ... fill; `threads` take the jobs in that order.
+
+    Closing the iterator early stops the threads; so does an error in a job, which is raised here.
+    """
+    jobs, lock = iter(range(num_jobs)), Lock()
+
+    def labour() -> None:
+        with batches:
+            while True:
+                with lock:
+                    job = next(jobs, None)
+                if job is None or batches.stopped:
+                    return
+                work(job)
+
+    # Daemons: a caller that forgets the iterator must not keep the interpreter from ending.
+    crew = [Thread(target=labour, name=f"coverslip-tiles-{i}", daemon=True) for i in range(min(threads, num_jobs))]
+    try:
+        for thread in crew:
+            thread.start()
+        yield from batches.delivered()
+    finally:
+        batches.stop()
+        for thread in crew:
+            if thread.ident is not None:
+                thread.join()
 
 
 def read_batches(
     read_tile: Callable[[int], UInt8[ndarray, "h w 3"]], num_tiles: int, *, side_px: int, batch: int, threads: int
 ) -> Iterator[TileBatch]:
-    """Batches of `read_tile(0)`, `read_tile(1)`, ... in that order.
+    """Batches of `read_tile(0)`, `read_tile(1)`, ...: for readers that have no pieces to sweep over.
 
-    A `SlideError` of a tile is kept as its text. At most `_AHEAD` batches are in memory beside the caller's own.
-    Closing the iterator early stops the threads.
+    A `SlideError` of a tile is kept as its text.
     """
-    starts = iter(range(0, num_tiles, batch))
-    pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="coverslip-tiles")
-    waiting: deque[_Filling] = deque()
+    batches = OpenBatches(np.arange(num_tiles, dtype=np.int64), side_px=side_px, batch=batch)
+    # Each thread gets neighbouring tiles: they share stored pixels, which readers then decode once.
+    run = max(1, -(-batch // threads))
 
-    def fill_next() -> None:
-        start = next(starts, None)
-        if start is not None:
-            waiting.append(_submit(pool, read_tile, start, min(batch, num_tiles - start), side_px, threads))
+    def work(job: int) -> None:
+        for tile in range(job * run, min((job + 1) * run, num_tiles)):
+            room, error = batches.room(tile), None
+            try:
+                room[:] = read_tile(tile)
+            except SlideError as lost:
+                if lost.code == CLOSED:
+                    raise
+                error = lost.message
+            batches.finish(tile, error=error)
 
-    try:
-        for _ in range(_AHEAD):
-            fill_next()
-        while waiting:
-            ready = waiting.popleft().finished()
-            fill_next()
-            yield ready
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _submit(
-    pool: ThreadPoolExecutor, read_tile: Callable[[int], ndarray], start: int, count: int, side_px: int, threads: int
-) -> _Filling:
-    filling = _Filling(
-        images=np.zeros((count, side_px, side_px, 3), dtype=np.uint8),
-        index=np.arange(start, start + count, dtype=np.int64),
-        ok=np.ones(count, dtype=bool),
-    )
-    # Each thread gets neighbouring tiles: they share stored tiles, which are then decoded once.
-    for rows in np.array_split(np.arange(count), min(threads, count)):
-        filling.shares.append(pool.submit(_fill, filling, read_tile, rows))
-    return filling
-
-
-def _fill(filling: _Filling, read_tile: Callable[[int], ndarray], rows: ndarray) -> None:
-    for row in rows.tolist():
-        try:
-            filling.images[row] = read_tile(int(filling.index[row]))
-        except SlideError as error:
-            if error.code == CLOSED:
-                raise
-            filling.ok[row] = False
-            filling.errors[row] = error.message
+    return deliver(batches, work, -(-num_tiles // run), threads=threads)

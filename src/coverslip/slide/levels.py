@@ -37,6 +37,11 @@ def best_level(downsamples: Sequence[float], wanted: float) -> int:
     return max(fine_enough, key=downsamples.__getitem__)
 
 
+def halvings_for(ratio: float, most: int) -> int:
+    """How often a decoder may halve pixels that are to become `ratio` times smaller, so that none are enlarged."""
+    return max(0, min(most, math.floor(math.log2(ratio) + 1e-9)))
+
+
 def same_picture(level: Size, base: Size) -> bool:
     """True where a smaller image has the proportions of the base, give or take the pixel that halving drops."""
     if level.width > base.width or level.height > base.height:

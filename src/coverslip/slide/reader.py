@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
 from coverslip.base.errors import Finding
@@ -45,6 +45,22 @@ class SlideInfo:
     findings: tuple[Finding, ...] = ()
 
 
+@dataclass(frozen=True)
+class Grid:
+    """How a level is stored: `columns` x `rows` pieces of one size (the tiles of a TIFF, the frames of a DICOM file),
+    numbered row by row, each of which can be decoded alone.
+
+    `offsets` (columns * rows,) says where in the file each lies: pieces are read in that order. `halvings` is how
+    often the decoder can halve a piece while it decodes, for less work than decoding it whole.
+    """
+
+    piece: Size
+    columns: int
+    rows: int
+    offsets: Int64[ndarray, n]
+    halvings: int = 0
+
+
 class Reader(ABC):
     """An open file. `Reader(path)` opens it and raises where it cannot; `info` is then complete.
 
@@ -69,6 +85,20 @@ class Reader(ABC):
         Raises where a pixel of the box cannot be had: a reader never makes one up. Where the format leaves out empty
         glass, that is the background colour.
         """
+
+    def grid(self, level: int) -> Grid | None:
+        """The pieces of a level, where `piece` reads them. None: the level is read by `read_level` alone."""
+        return None
+
+    def piece(self, level: int, index: int, *, out: UInt8[ndarray, s], halvings: int = 0) -> UInt8[ndarray, "h w 3"]:
+        """The pixels of one piece of `grid(level)`, halved so many times. Called by several threads at once.
+
+        They may lie in `out`, flat and as long as a piece, which the caller keeps until it is done with them, or in an
+        array of their own. A piece at the edge may hold less than `Grid.piece`, but all that is inside the level.
+
+        Raises where a pixel of the piece cannot be had, as `read_level` does.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def associated_image(self, name: str) -> UInt8[ndarray, "h w 3"]:

@@ -8,8 +8,9 @@ centres; at ratio 1 both give the image back.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
@@ -27,6 +28,19 @@ class Region(NamedTuple):
     height: float
 
 
+def touched(start: Any, length: Any, side: int) -> tuple[Any, Any]:
+    """The whole pixels along one axis of `side` pixels, first and behind the last, that positions with fractions touch;
+    at least one. Takes numbers and arrays."""
+    low = np.clip(np.floor(start), 0, side - 1).astype(np.int64)
+    return low, np.clip(np.ceil(start + length), low + 1, side).astype(np.int64)
+
+
+def snapped(values: Any) -> Any:
+    """Numbers, whole where they are whole but for rounding. Takes numbers and arrays."""
+    whole = np.round(values)
+    return np.where(np.abs(values - whole) < 1e-6, whole, values)
+
+
 def resample(image: UInt8[ndarray, "h w 3"], out: Size, region: Region | None = None) -> UInt8[ndarray, "oh ow 3"]:
     """`region` of the image (all of it by default) at `out` pixels; halves round up.
 
@@ -36,16 +50,19 @@ def resample(image: UInt8[ndarray, "h w 3"], out: Size, region: Region | None = 
     x, y, w, h = region or Region(0, 0, width, height)
     if (w, h) == out and x == int(x) and y == int(y) and x >= 0 and y >= 0 and x + w <= width and y + h <= height:
         return np.ascontiguousarray(image[int(y) : int(y + h), int(x) : int(x + w)])
+    if (w, h) == (2 * out.width, 2 * out.height) == (width, height) and x == y == 0:
+        # By far the most frequent ratio. OpenCV computes it in whole numbers, (a + b + c + d + 2) // 4.
+        return cv2.resize(image, out, interpolation=cv2.INTER_AREA)
     rows, row_sums = _weights(height, y, h, out.height)
     columns, column_sums = _weights(width, x, w, out.width)
     # Sums first, one division at the end: whole weights stay whole numbers in float32, and ties round as they should.
     tall = rows @ image.reshape(height, width * channels).astype(np.float32)  # (oh, w*c)
-    turned = tall.reshape(out.height, width, channels).transpose(1, 0, 2).reshape(width, -1)  # (w, oh*c)
-    sums = (columns @ turned).reshape(out.width, out.height, channels).transpose(1, 0, 2)  # (oh, ow, c)
-    means = sums / (row_sums[:, None, None] * column_sums[None, :, None])
-    means += np.float32(0.5)
+    turned = cv2.transpose(tall.reshape(out.height, width, channels)).reshape(width, -1)  # (w, oh*c)
+    sums = (columns @ turned).reshape(out.width, out.height, channels)  # (ow, oh, c)
+    sums /= (column_sums[:, None] * row_sums)[..., None]
+    sums += np.float32(0.5)
     # A float sum of weights can pass 255.5 by its last bit.
-    return np.minimum(means, np.float32(255)).astype(np.uint8)
+    return cv2.transpose(np.minimum(sums, np.float32(255), out=sums).astype(np.uint8))
 
 
 @lru_cache(maxsize=512)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Self, final
@@ -16,14 +16,15 @@ from numpy import ndarray
 from coverslip.base.errors import Finding, SlideError
 from coverslip.base.fingerprint import path_digest
 from coverslip.base.geometry import Box, Size, Tiles
-from coverslip.slide.batches import CLOSED, TileBatch, read_batches
+from coverslip.slide.batches import CLOSED, OpenBatches, TileBatch, deliver, read_batches
 from coverslip.slide.discover import slide_id
-from coverslip.slide.levels import best_level, downsample_of
+from coverslip.slide.levels import best_level, downsample_of, halvings_for
 from coverslip.slide.reader import Reader, SlideInfo
 from coverslip.slide.readers import open_reader
 from coverslip.slide.readers._guard import guarded
-from coverslip.slide.resample import Region, resample
+from coverslip.slide.resample import Region, resample, snapped, touched
 from coverslip.slide.scale import GIVE_MPP, checked_mpp, scale_of
+from coverslip.slide.sweep import Sweep, plan
 
 # Larger boxes are read and averaged in bands of about this many source pixels, so that the overview of a slide
 # without a pyramid does not need the whole slide in memory.
@@ -199,6 +200,9 @@ class Slide:
             raise ValueError(f"batch and threads are whole numbers over 0, not {batch} and {threads}")
         self._open_reader()
         self._all_inside(tiles)
+        swept = self._swept(tiles, batch=batch, threads=threads, exact=exact)
+        if swept is not None:
+            return swept
         side = Size(tiles.spec.size_px, tiles.spec.size_px)
         return read_batches(
             lambda index: self.read(tiles.box(index), side),
@@ -246,8 +250,8 @@ class Slide:
     def _sample(self, region: Region, out: Size) -> UInt8[ndarray, "h w 3"]:
         """A region in level-0 pixels at `out` pixels, in bands where it is large."""
         wanted = min(region.width / out.width, region.height / out.height)
-        level = self.levels[best_level([lv.downsample for lv in self.levels], wanted)]
-        x, y, width, height = (_snapped(v / level.downsample) for v in region)
+        level = self.levels[self._level_for(wanted)]
+        x, y, width, height = (float(snapped(v / level.downsample)) for v in region)
         rows = max(1, int(out.height * _BAND_PX / max(1.0, width * height)))
         if rows >= out.height or height < out.height:
             return self._sample_level(level, Region(x, y, width, height), out)
@@ -260,11 +264,41 @@ class Slide:
         return image
 
     def _sample_level(self, level: Level, region: Region, out: Size) -> UInt8[ndarray, "h w 3"]:
-        left, top = (max(0, min(math.floor(v), side - 1)) for v, side in zip(region[:2], level.size))
-        right = min(level.size.width, max(left + 1, math.ceil(region.x + region.width)))
-        bottom = min(level.size.height, max(top + 1, math.ceil(region.y + region.height)))
+        left, right = (int(v) for v in touched(region.x, region.width, level.size.width))
+        top, bottom = (int(v) for v in touched(region.y, region.height, level.size.height))
         pixels = self.read_level(level.index, Box(left, top, right - left, bottom - top))
         return resample(pixels, out, Region(region.x - left, region.y - top, region.width, region.height))
+
+    def _swept(self, tiles: Tiles, *, batch: int, threads: int, exact: bool) -> Iterator[TileBatch] | None:
+        """The tiles by a sweep over the stored pieces of their level; None where its pieces cannot be read alone, or
+        where they or the tiles are too large for it."""
+        wanted = tiles.span_px / tiles.spec.size_px
+        level = self.levels[self._level_for(wanted)]
+        grid = self._open_reader().grid(level.index)
+        if grid is None or not len(tiles):
+            return None
+        halvings = 0 if exact else halvings_for(wanted / level.downsample, grid.halvings)
+        # A level of halved pieces: what lies behind the last whole pixel of it is padding.
+        size = Size(level.size.width >> halvings, level.size.height >> halvings)
+        grid = replace(grid, piece=Size(grid.piece.width >> halvings, grid.piece.height >> halvings))
+        scale = level.downsample * 2**halvings
+        side = float(snapped(tiles.span_px / scale))
+        if side * side > _BAND_PX:
+            return None
+        route = plan(grid, size, snapped(tiles.xy / scale), side)
+        if route is None:
+            return None
+
+        def read(index: int, room: ndarray) -> ndarray:
+            reader = self._open_reader()
+            with guarded(self.id, f"Reading piece {index} of level {level.index}", code="decode_failed"):
+                return reader.piece(level.index, index, halvings=halvings, out=room)
+
+        batches = OpenBatches(route.order, side_px=tiles.spec.size_px, batch=batch)
+        return deliver(batches, Sweep(route, grid, size, read, batches), len(route.pieces), threads=threads)
+
+    def _level_for(self, wanted: float) -> int:
+        return best_level([level.downsample for level in self.levels], wanted)
 
     def _inside(self, box: Box, size: Size, what: str) -> None:
         if not box.inside(size):
@@ -297,11 +331,6 @@ def _no_pyramid(info: SlideInfo) -> tuple[Finding, ...]:
             "Convert it to a pyramidal TIFF to make it fast.",
         ),
     )
-
-
-def _snapped(value: float) -> float:
-    """Whole where it is whole but for rounding."""
-    return float(round(value)) if abs(value - round(value)) < 1e-6 else value
 
 
 def _where(box: Box) -> str:

@@ -175,10 +175,9 @@ def test_a_bad_tile_is_flagged_and_the_others_are_right(
     with Slide.open(path) as slide:
         tiles = Tiles(slide.id, TileSpec(64, 0.5), 0.5, 64.0, xy, np.ones(16, np.float32))
         (batch,) = slide.tiles(tiles)
-        assert np.flatnonzero(~batch.ok).tolist() == [5] and len(batch.errors) == 1 and batch.errors[0]
-        for index in np.flatnonzero(batch.ok):
-            x, y = xy[index]
-            assert np.array_equal(batch.images[index], right[y : y + 64, x : x + 64])
+        assert batch.index[~batch.ok].tolist() == [5] and len(batch.errors) == 1 and batch.errors[0]
+        for image, (x, y) in zip(batch.images[batch.ok], xy[batch.index[batch.ok]]):
+            assert np.array_equal(image, right[y : y + 64, x : x + 64])
         with pytest.raises(SlideError):
             slide.read(Box(0, 0, 256, 256), Size(256, 256))
 

@@ -11,7 +11,7 @@ Decoding is strict: a stream that ends early or has broken codes is an error, wh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, final
 
 import simplejpeg
 from jaxtyping import UInt8
@@ -31,7 +31,8 @@ _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 @dataclass(frozen=True)
 class JpegHeader:
     """What stands before the first scan. `sampling` is (horizontal, vertical) of each component; `adobe` the
-    transform of an Adobe marker, None without one; `app_spans` where JFIF and Adobe markers lie in the stream."""
+    transform of an Adobe marker, None without one; `app_spans` where JFIF and Adobe markers lie in the stream; `end` is
+    the byte behind the frame header."""
 
     size: Size
     precision: int
@@ -41,6 +42,7 @@ class JpegHeader:
     jfif: bool
     adobe: int | None
     app_spans: tuple[tuple[int, int], ...]
+    end: int
 
     @property
     def subsampled(self) -> bool:
@@ -88,6 +90,7 @@ def read_header(stream: bytes) -> JpegHeader:
                 jfif=jfif,
                 adobe=adobe,
                 app_spans=tuple(spans),
+                end=end,
             )
         elif marker in {0xD9, 0xDA}:
             break
@@ -106,34 +109,78 @@ def stream_colour(header: JpegHeader) -> Colour | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Start:
+    """How streams that begin with the bytes `before` are decoded: `after` in place of those bytes."""
+
+    before: bytes
+    after: bytes
+    size: Size
+
+
+@final
+class JpegDecoder:
+    """Decodes the JPEG streams of one image, strictly.
+
+    `tables` is a stream with the quantisation and Huffman tables (TIFF stores them once). `tag` is what the file around
+    the streams says of their colour. The tiles of an image begin with the same bytes, up to the end of the frame
+    header; those are looked through once, not for every tile.
+    """
+
+    def __init__(self, *, tables: bytes | None = None, tag: Colour | None = None) -> None:
+        self._tables, self._tag = b"", tag
+        if tables:
+            end = tables.rfind(b"\xff\xd9")
+            self._tables = tables[2:end] if end >= 0 else tables[2:]
+        self._start: _Start | None = None
+
+    def decode(
+        self, stream: bytes, size: Size, *, halvings: int = 0, out: UInt8[ndarray, n] | None = None
+    ) -> UInt8[ndarray, "h w 3"]:
+        """The RGB pixels of a stream of exactly `size`; greyscale is repeated.
+
+        `halvings` has the decoder halve the picture so many times (1 to 3), by leaving out frequencies; odd sides are
+        rounded up. The pixels lie in `out` where that is given.
+
+        Raises:
+            ValueError: damaged, cut short, of another size, or of a kind that is not 8-bit grey, RGB or YCbCr.
+        """
+        start = self._start
+        if start is None or not stream.startswith(start.before):
+            start = self._start = self._begun(stream)
+        if start.size != size:
+            raise ValueError(f"the JPEG is {_sides(start.size)} px, {_sides(size)} were promised")
+        if start.after != start.before:
+            stream = b"".join((start.after, memoryview(stream)[len(start.before) :]))
+        # simplejpeg takes the smallest picture that is no smaller than this.
+        width, height = (-(-side >> halvings) if halvings else 0 for side in size)
+        return simplejpeg.decode_jpeg(
+            stream, colorspace="RGB", min_width=width, min_height=height, buffer=out, strict=True
+        )
+
+    def _begun(self, stream: bytes) -> _Start:
+        header = read_header(stream)
+        if header.precision != 8 or header.frame not in _DECODED_FRAMES or len(header.components) not in {1, 3}:
+            raise ValueError(
+                f"a JPEG of {len(header.components)} components, {header.precision} bits and coding 0x{header.frame:x}"
+            )
+        before, kept, marker = stream[: header.end], stream[: header.end], b""
+        if len(header.components) == 3:
+            colour = stream_colour(header) or self._tag or "ycbcr"
+            if colour != _libjpeg_guess(header):
+                kept, marker = _without(before, header.app_spans), _adobe_marker(colour)
+        return _Start(before, _SOI + marker + self._tables + kept[2:], header.size)
+
+
 def decode_jpeg(
     stream: bytes, *, size: Size, tables: bytes | None = None, tag: Colour | None = None
 ) -> UInt8[ndarray, "h w 3"]:
-    """The RGB pixels of a JPEG stream of exactly `size`; greyscale is repeated.
-
-    `tables` is a second stream with the quantisation and Huffman tables (TIFF stores them once). `tag` is what the
-    file around the stream says of its colour.
+    """The RGB pixels of one JPEG stream of exactly `size`: `JpegDecoder` for a picture that stands alone.
 
     Raises:
-        ValueError: damaged, cut short, of another size, or of a kind that is not 8-bit grey, RGB or YCbCr.
+        ValueError: as `JpegDecoder.decode`.
     """
-    header = read_header(stream)
-    if header.size != size:
-        raise ValueError(f"the JPEG is {_sides(header.size)} px, {_sides(size)} were promised")
-    if header.precision != 8 or header.frame not in _DECODED_FRAMES or len(header.components) not in {1, 3}:
-        raise ValueError(
-            f"a JPEG of {len(header.components)} components, {header.precision} bits and coding 0x{header.frame:x}"
-        )
-    prefix = b""
-    if len(header.components) == 3:
-        colour = stream_colour(header) or tag or "ycbcr"
-        if colour != _libjpeg_guess(header):
-            stream, prefix = _without(stream, header.app_spans), _adobe_marker(colour)
-    if tables:
-        prefix += tables[2 : tables.rfind(b"\xff\xd9")] if b"\xff\xd9" in tables else tables[2:]
-    if prefix:
-        stream = _SOI + prefix + stream[2:]
-    return simplejpeg.decode_jpeg(stream, colorspace="RGB", strict=True)
+    return JpegDecoder(tables=tables, tag=tag).decode(stream, size)
 
 
 def _libjpeg_guess(header: JpegHeader) -> Colour:

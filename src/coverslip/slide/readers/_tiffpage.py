@@ -17,7 +17,7 @@ from numpy import ndarray
 from coverslip.base.errors import SlideError
 from coverslip.base.geometry import Size
 from coverslip.slide.readers._files import FileBytes
-from coverslip.slide.readers._jpeg import Colour, decode_jpeg
+from coverslip.slide.readers._jpeg import Colour, JpegDecoder
 
 _UNCOMPRESSED = 1
 _JPEG = 7
@@ -44,7 +44,7 @@ class TiffPage:
         self._compression = int(page.compression)
         self._samples = int(page.samplesperpixel)
         self._extra = tuple(int(e) for e in page.extrasamples)
-        self._tables: bytes | None = page.jpegtables
+        self._jpeg_decoder = JpegDecoder(tables=page.jpegtables, tag=self.tag_colour)
         self._colormap = None if page.colormap is None else np.asarray(page.colormap)
         self._decode: Callable[..., Any] = page.decode
         self._dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
@@ -120,36 +120,51 @@ class TiffPage:
             raise self._lost(index, f"lies outside the file (byte {offset + count} of {file.size})")
         return file.read(offset, count)
 
-    def pixels(self, file: FileBytes, index: int) -> UInt8[ndarray, "h w 3"]:
-        """One piece as RGB; a piece at the edge may be smaller than `piece`.
+    @property
+    def halvings(self) -> int:
+        """How often the decoder can halve a piece, so that the halved pieces are a grid again."""
+        if not (self.is_jpeg and self.tiled):
+            return 0
+        return next(k for k in (3, 2, 1, 0) if self.piece.width % 2**k == 0 and self.piece.height % 2**k == 0)
+
+    def pixels(
+        self, file: FileBytes, index: int, *, halvings: int = 0, out: UInt8[ndarray, n] | None = None
+    ) -> UInt8[ndarray, "h w 3"]:
+        """One piece as RGB; a piece at the edge may be smaller than `piece`. `halvings` is up to what the property
+        says; the pixels may lie in `out`.
 
         Raises:
             SlideError: it is missing or damaged.
         """
-        planes = [self._plane(self.data(file, index, p), index) for p in range(len(self.offsets))]
-        return self._rgb(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2))
+        planes = [self._plane(self.data(file, index, p), index, halvings, out) for p in range(len(self.offsets))]
+        rgb = self._rgb(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2))
+        found = Size(rgb.shape[1], rgb.shape[0])
+        # Some writers, and some decoders, leave out what lies outside the image.
+        if found not in {_halved(self._stored_size(index), halvings), _halved(self._inside(index), halvings)}:
+            raise self._lost(index, f"has {found.width} x {found.height} px")
+        return rgb
 
-    def _plane(self, data: bytes, index: int) -> ndarray:
+    def _plane(self, data: bytes, index: int, halvings: int, out: ndarray | None) -> ndarray:
         if self._raw:
             return self._unpack(data, index)
         if self.is_jpeg:
-            return self._jpeg(data, index)
+            # Planes that are stored apart would lie over each other in one buffer.
+            return self._jpeg(data, index, halvings, out if self._plane_samples == self._samples else None)
         if self._compression in _JPEG2000 and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
             raise self._lost(index, "is cut short")
         decoded, _, _ = self._decode(data, index)
         return decoded[0]
 
-    def _jpeg(self, data: bytes, index: int) -> ndarray:
-        size = self._stored_size(index)
+    def _jpeg(self, data: bytes, index: int, halvings: int, out: ndarray | None) -> ndarray:
+        size, inside = self._stored_size(index), self._inside(index)
         try:
-            rgb = decode_jpeg(data, size=size, tables=self._tables, tag=self.tag_colour)
+            rgb = self._jpeg_decoder.decode(data, size, halvings=halvings, out=out)
         except ValueError as error:
-            inside = self._inside(index)
             if inside == size:
                 raise self._lost(index, f"is damaged ({error})") from error
             # Some writers store only what lies inside the image of the tiles at its edge.
             try:
-                rgb = decode_jpeg(data, size=inside, tables=self._tables, tag=self.tag_colour)
+                rgb = self._jpeg_decoder.decode(data, inside, halvings=halvings, out=out)
             except ValueError:
                 raise self._lost(index, f"is damaged ({error})") from error
         return rgb[..., :1] if self._plane_samples == 1 else rgb
@@ -192,6 +207,10 @@ class TiffPage:
         row, column = divmod(index, self.columns)
         kind = f"Tile (column {column}, row {row})" if self.tiled else f"Strip {index}"
         return SlideError(f"{kind} of a {self.size.width} x {self.size.height} px image {what}.", code="decode_failed")
+
+
+def _halved(size: Size, times: int) -> Size:
+    return Size(-(-size.width >> times), -(-size.height >> times))
 
 
 def _on_white(pixels: UInt8[ndarray, "h w 4"], extra: tuple[int, ...]) -> UInt8[ndarray, "h w 3"]:

@@ -20,10 +20,10 @@ from numpy import ndarray
 
 from coverslip.base.errors import Finding, SlideError
 from coverslip.base.geometry import Box, Size
-from coverslip.slide.reader import Reader, SlideInfo
+from coverslip.slide.reader import Grid, Reader, SlideInfo
 from coverslip.slide.readers._dicomfiles import holds_dicom, is_dicom, read_header, slide_series
 from coverslip.slide.readers._files import Cache
-from coverslip.slide.readers._jpeg import Colour, decode_jpeg, stream_colour
+from coverslip.slide.readers._jpeg import Colour, JpegDecoder, stream_colour
 from coverslip.slide.readers._jpeg import read_header as read_jpeg_header
 
 ENTRIES = {
@@ -98,6 +98,15 @@ class DicomReader(Reader):
                 ]
         return out
 
+    def grid(self, level: int) -> Grid:
+        frames = self._levels[level]
+        # wsidicom does not say where a frame lies; writers store them row by row.
+        return Grid(frames.tile, frames.columns, frames.rows, np.arange(frames.columns * frames.rows))
+
+    def piece(self, level: int, index: int, *, out: UInt8[ndarray, s], halvings: int = 0) -> UInt8[ndarray, "h w 3"]:
+        row, column = divmod(index, self._levels[level].columns)
+        return self._levels[level].pixels(column, row, out=out)
+
     def associated_image(self, name: str) -> UInt8[ndarray, "h w 3"]:
         image = self._wsi.read_label() if name == "label" else self._wsi.read_overview()
         return np.array(image.convert("RGB"))
@@ -117,6 +126,7 @@ class _Frames:
         self._data = instance.image_data
         self.size = Size(*_pair(instance.size))
         self.tile = Size(*_pair(instance.tile_size))
+        self.columns, self.rows = -(-self.size.width // self.tile.width), -(-self.size.height // self.tile.height)
         spacing = instance.pixel_spacing
         self.mpp = None if spacing is None else (float(spacing.width) * 1000, float(spacing.height) * 1000)
         self.tag = str(instance.dataset.photometric_interpretation)
@@ -130,6 +140,7 @@ class _Frames:
                 code="unreadable",
                 fix="Convert it to 8-bit RGB.",
             )
+        self._jpeg_decoder = JpegDecoder(tag=self.tag_colour)
         self._z, self._path = instance.default_z, instance.default_path
 
     @property
@@ -138,9 +149,8 @@ class _Frames:
 
     def check_last(self) -> None:
         """Raises where the last frame of the level is not in the file."""
-        columns, rows = -(-self.size.width // self.tile.width), -(-self.size.height // self.tile.height)
         try:
-            stream = self._encoded(columns - 1, rows - 1)
+            stream = self._encoded(self.columns - 1, self.rows - 1)
             if stream is not None and not self._ends(stream):
                 raise EOFError("it has no end")
         except (EOFError, OSError, ValueError, IndexError, KeyError) as error:
@@ -165,13 +175,13 @@ class _Frames:
             "Other programs may show wrong colours; correct PhotometricInterpretation in the file.",
         )
 
-    def pixels(self, column: int, row: int) -> UInt8[ndarray, "h w 3"]:
-        """One frame as RGB; white where a sparse file leaves it out."""
+    def pixels(self, column: int, row: int, *, out: UInt8[ndarray, s] | None = None) -> UInt8[ndarray, "h w 3"]:
+        """One frame as RGB; white where a sparse file leaves it out. The pixels may lie in `out`."""
         stream = self._encoded(column, row)
         if stream is None:
             return np.full((self.tile.height, self.tile.width, 3), 255, dtype=np.uint8)
         if self.syntax in _JPEG:
-            return decode_jpeg(stream, size=self.tile, tag=self.tag_colour)
+            return self._jpeg_decoder.decode(stream, self.tile, out=out)
         if not self._ends(stream):
             raise SlideError(f"The frame at column {column}, row {row} is cut short.", code="decode_failed")
         decoded = np.asarray(self._data.get_decoded_tile(self._at(column, row), self._z, self._path))
@@ -200,8 +210,7 @@ class _Frames:
         return stream
 
     def _first_stored(self) -> bytes | None:
-        columns, rows = -(-self.size.width // self.tile.width), -(-self.size.height // self.tile.height)
-        frames = (self._encoded(i % columns, i // columns) for i in range(columns * rows))
+        frames = (self._encoded(i % self.columns, i // self.columns) for i in range(self.columns * self.rows))
         return next((stream for stream in frames if stream is not None), None)
 
 

@@ -32,6 +32,9 @@ ENTRIES = {
 # Every pixel of these has a stored tile: a transparent one is damage, not glass.
 _DENSE_VENDORS = frozenset({"generic-tiff", "aperio"})
 _CACHE_BYTES = 64 << 20
+# OpenSlide reserves memory for a stored tile as large as the file says, and ends the process where there is none.
+_MAX_TILE_PX = 1 << 26
+_MAX_EXTRA_PX = 1 << 28
 
 
 class OpenSlideReader(Reader):
@@ -39,6 +42,7 @@ class OpenSlideReader(Reader):
         self._path = path
         self._lock = Lock()
         self._handle = self._opened()
+        _refuse_giants(self._handle)
         self.info = _info(self._handle)
         self._background = _background(self.info.properties.get("openslide.background-color"))
         self._scales = self._handle.level_downsamples
@@ -85,12 +89,31 @@ class OpenSlideReader(Reader):
         return np.rint(rgba[..., :3] * share + self._background * (1 - share)).astype(np.uint8)
 
     def associated_image(self, name: str) -> UInt8[ndarray, "h w 3"]:
+        sides = [int(self._handle.properties[f"openslide.associated.{name}.{side}"]) for side in ("width", "height")]
+        if sides[0] * sides[1] > _MAX_EXTRA_PX:
+            raise SlideError(
+                f"The {name} image of {sides[0]} x {sides[1]} px would not fit in memory.", code="decode_failed"
+            )
         rgba = np.asarray(self._handle.associated_images[name])
         share = rgba[..., 3:].astype(np.float32) / 255
         return np.rint(rgba[..., :3] * share + 255 * (1 - share)).astype(np.uint8)
 
     def close(self) -> None:
         self._handle.close()
+
+
+def _refuse_giants(handle: openslide.OpenSlide) -> None:
+    """Raises where a stored tile is larger than any scanner writes."""
+    for level in range(handle.level_count):
+        width, height = (
+            int(handle.properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("width", "height")
+        )
+        if width * height > _MAX_TILE_PX:
+            raise SlideError(
+                f"A stored tile of level {level} has {width} x {height} px, too much to hold in memory.",
+                code="unreadable",
+                fix="Convert it to a tiled, pyramidal TIFF.",
+            )
 
 
 def _info(handle: openslide.OpenSlide) -> SlideInfo:

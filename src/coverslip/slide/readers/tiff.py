@@ -24,7 +24,7 @@ from numpy import ndarray
 from coverslip.base.errors import Finding, SlideError
 from coverslip.base.geometry import Box, Size
 from coverslip.slide.levels import same_picture
-from coverslip.slide.reader import RESOLUTION_TAG, Reader, SlideInfo
+from coverslip.slide.reader import RESOLUTION_TAG, Grid, Reader, SlideInfo
 from coverslip.slide.readers._dicomfiles import is_dicom
 from coverslip.slide.readers._files import Cache, FileBytes
 from coverslip.slide.readers._jpeg import read_header, stream_colour
@@ -117,6 +117,13 @@ class TiffReader(Reader):
                 piece = self._cache.get((level, index), lambda i=index: page.pixels(self._file, i))  # type: ignore[misc]
                 _paste(piece, column * width, row * height, out, box)
         return out
+
+    def grid(self, level: int) -> Grid:
+        page = self._levels[level]
+        return Grid(page.piece, page.columns, page.rows, page.offsets[0], page.halvings)
+
+    def piece(self, level: int, index: int, *, out: UInt8[ndarray, s], halvings: int = 0) -> UInt8[ndarray, "h w 3"]:
+        return self._levels[level].pixels(self._file, index, halvings=halvings, out=out)
 
     def associated_image(self, name: str) -> UInt8[ndarray, "h w 3"]:
         page = self._extras[name]
