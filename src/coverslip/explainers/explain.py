@@ -29,8 +29,9 @@ def explain(
     """The score of each tile of a slide; with several models (folds) the mean of theirs.
 
     `method` is an explainer by name; "auto" takes evidence where the models have it, else attention. `target` is the
-    class in question: the one that is predicted where not given, but with two classes always the second, so that maps
-    of a study can be compared. A slide is explained by itself, also where the models pool a patient's slides.
+    class in question, or what else the task can explain: the one that is predicted where not given, but of two always
+    the second, so that maps of a study can be compared. A slide is explained by itself, also where the models pool a
+    patient's slides.
 
     Raises:
         FeatureError: features of another encoder, or without the positions a map needs.
@@ -55,7 +56,7 @@ def explain(
         span=float(features.span),
         score=_mean(scores).numpy(),
         kind=explainer.kind,
-        target=models[0].task.columns[column].removeprefix("p_"),
+        target=models[0].task.explained[column],
         column=models[0].card.column,
         signed=explainer.signed,
         mpp=features.mpp,
@@ -76,18 +77,17 @@ def _explainer(method: str, models: list[SlideModel], outputs: list[BagOutput]) 
 
 
 def _column(models: list[SlideModel], outputs: list[BagOutput], target: str | None) -> int:
-    columns = models[0].task.columns
-    classes = [column.removeprefix("p_") for column in columns]
-    if any(model.task.columns != columns for model in models):
-        raise SettingsError("The models do not predict the same classes.", fix="Give the models of one run.")
+    explained = list(models[0].task.explained)
+    if any(list(model.task.explained) != explained for model in models):
+        raise SettingsError("The models do not predict the same.", fix="Give the models of one run.")
     if target is not None:
-        if target not in classes:
-            raise SettingsError(f"There is no class {target!r}.", fix=suggest(target, classes))
-        return classes.index(target)
-    if len(classes) == 2:
+        if target not in explained:
+            raise SettingsError(f"There is nothing to explain by the name {target!r}.", fix=suggest(target, explained))
+        return explained.index(target)
+    if len(explained) == 2:
         return 1
     predictions = [m.task.predictions(output.logits.to(m.device)).cpu() for m, output in zip(models, outputs)]
-    return int(_mean(predictions)[0].argmax())
+    return int(_mean(predictions)[0, : len(explained)].argmax())
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from coverslip.base.errors import SettingsError
-from coverslip.base.registry import AGGREGATORS, TASKS, suggest
+from coverslip.base.registry import AGGREGATORS, TASKS, Registry, suggest
 from coverslip.mil.bags import Aggregator
 from coverslip.mil.tasks.contract import Task
 
@@ -39,19 +39,50 @@ def build_task(kind: str, arguments: Mapping[str, Any]) -> Task:
     return made
 
 
+def make_task(
+    kind: str, *, classes: Sequence[str] = (), grid: Sequence[float] = (), weights: str, options: Mapping[str, Any]
+) -> Task:
+    """The task of that kind for a target with these classes and times; it gets those of the three that it names.
+
+    Raises:
+        SettingsError: no such kind or option, or a value it does not take.
+    """
+    check_task_options(kind, options)
+    offered = {"classes": tuple(classes), "grid": tuple(grid), "weights": weights}
+    named = inspect.signature(TASKS.load(kind)).parameters
+    return build_task(kind, {**{name: value for name, value in offered.items() if name in named}, **options})
+
+
+def check_task_options(kind: str, options: Mapping[str, Any]) -> None:
+    """Nothing, for options that the task has, with values of their type.
+
+    Raises:
+        SettingsError: no such task or option, or a value it does not take.
+    """
+    _check(TASKS, kind, options, "task.options", given=("classes", "grid", "weights"))
+
+
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Nothing, for options that the method has, with values of their type.
 
     Raises:
         SettingsError: no such method or option, or a value it does not take.
     """
-    build = AGGREGATORS.load(name)
+    _check(AGGREGATORS, name, options, "aggregator.options")
+
+
+def _check(
+    registry: Registry, name: str, options: Mapping[str, Any], section: str, *, given: Sequence[str] = ()
+) -> None:
+    """Refuses options that a plug-in does not have; those `given` come from elsewhere."""
+    build = registry.load(name)
     parameters = inspect.signature(build).parameters.values()
-    accepted = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    accepted = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in given]
     hints = get_type_hints(build.__init__ if inspect.isclass(build) else build)
     for key, value in options.items():
         if key not in accepted:
-            raise SettingsError(f"aggregator.options: {name} has no option {key!r}.", fix=suggest(key, accepted))
+            fix = suggest(key, accepted) if accepted else "It has none."
+            raise SettingsError(f"{section}: {name} has no option {key!r}.", fix=fix)
         kinds = get_args(hints.get(key)) or (hints.get(key, object),)
         if float in kinds:
             kinds = (*kinds, int)
@@ -59,4 +90,4 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         fits = isinstance(value, bool) if bool in kinds else isinstance(value, kinds) and not isinstance(value, bool)
         if not fits:
             names = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
-            raise SettingsError(f"aggregator.options.{key} = {value!r}: {name} takes {names}.")
+            raise SettingsError(f"{section}.{key} = {value!r}: {name} takes {names}.")

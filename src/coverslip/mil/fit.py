@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from coverslip.base.errors import SettingsError
 from coverslip.base.fingerprint import digest
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.random import stream_seed
@@ -50,11 +51,12 @@ def fit_bags(
     model is saved there, and a run that was stopped goes on where it was.
 
     Raises:
+        SettingsError: the task compares the bags of a step, and `settings.batch` holds too few.
         FeatureError: NaN or infinity in a slide, missing positions, or `tune` is of another encoder.
         CoverslipError: the loss is not a finite number.
         KeyboardInterrupt: Ctrl-C, after the checkpoint is written.
     """
-    settings = sized(settings or FitSettings(), len(train))
+    settings = _with_enough_bags(sized(settings or FitSettings(), len(train)), settings, task, len(train))
     assert settings.batch is not None
     if isinstance(aggregator, str):
         aggregator = AggregatorSettings(name=aggregator)
@@ -87,6 +89,9 @@ def fit_bags(
     assert isinstance(trained, SlideModel)
     trained.card = replace(trained.card, training={**trained.card.training, **asdict(result)})
     trained.requires_grad_(False).eval()
+    if trained.task.needs_training_logits:
+        logits = torch.cat([trained.output(train.bags(run)).logits for run in train.chunks()])
+        trained.task.finish(logits.to(trained.device), train.target.to(trained.device), list(train.patients))
     if folder is not None and fabric.is_global_zero:
         trained.save(Path(folder))
         assert checkpoint is not None
@@ -122,6 +127,25 @@ class PatientLosses:
         return LabelledBags(self._source.bags(run), self._source.target.take(torch.tensor(run))).to(self._device)
 
 
+def _with_enough_bags(sized: FitSettings, given: FitSettings | None, task: Task, num_bags: int) -> FitSettings:
+    """The settings with as many bags a step as the task's loss compares; a batch that was asked for is not changed.
+
+    Raises:
+        SettingsError: the batch that was asked for is smaller.
+    """
+    least = min(task.least_batch, num_bags)
+    assert sized.batch is not None
+    if sized.batch >= least:
+        return sized
+    if given is not None and given.batch is not None:
+        raise SettingsError(
+            f"fit.batch = {given.batch}: {task.kind} compares the bags of one step, and needs {least} or more.",
+            fix=f"Set fit.batch = {least} or leave it out (fit.max_rows bounds the memory), or take a kind of task "
+            "that learns from single bags: `coverslip list tasks`.",
+        )
+    return sized.model_copy(update={"batch": least})
+
+
 def _build(
     train: BagSource, task: Task, aggregator: AggregatorSettings, settings: FitSettings, column: str
 ) -> SlideModel:
@@ -150,6 +174,6 @@ def _build(
 
 def _key(train: BagSource, tune: BagSource | None, model: SlideModel, settings: FitSettings) -> str:
     """What a checkpoint has to agree on: the same data, method and settings."""
-    sources = [[s.slides, s.lengths, s.patients, s.target.y.tolist()] for s in (train, tune) if s and s.target]
+    sources = [[s.slides, s.lengths, s.patients, s.target.facts()] for s in (train, tune) if s and s.target]
     standardised = [model.standardise.mean.tolist(), model.standardise.sd.tolist()]
     return digest([sources, standardised, model.card.to_json(), settings.model_dump(), model.task.state_dict()])

@@ -91,9 +91,9 @@ class BagSource:
     def _bag_target(self) -> Target | None:
         if self._slide_target is None:
             return None
+        facts = self._slide_target.facts()
         for bag in self._bags:
-            values = self._slide_target.y[list(bag.places)]
-            if not bool((values == values[0]).all()):
+            if len({facts[place] for place in bag.places}) > 1:
                 raise TableError(
                     f"The slides of patient {bag.patient!r} have different targets.",
                     fix='Give the patient one target, or set task.bag = "slide".',

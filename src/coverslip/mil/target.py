@@ -14,13 +14,13 @@ from torch import Tensor
 class Target:
     """What is known of B bags: `y` is (B,) classes as int64 or values as float32, or (B, T) for several labels.
 
-    `known` (B, T) is False where a label is missing (None: all are known); `event` (B,) is False for times that are
-    censored (None: not about survival).
+    `known` (B, T) is False where a label is missing (None: all are known). For survival `y` is a time, and `event` (B,)
+    says how it ended: 0 censored, 1 in the event, or 1 + the place of the cause (None: not about survival).
     """
 
     y: Tensor
     known: Bool[Tensor, "b t"] | None = None
-    event: Bool[Tensor, b] | None = None
+    event: Int64[Tensor, b] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -32,6 +32,15 @@ class Target:
     def take(self, index: Int64[Tensor, n]) -> Target:
         """The target of some bags, in the order of `index`."""
         return self._each(lambda values: values[index])
+
+    def facts(self) -> list[tuple[object, ...]]:
+        """What is known of each bag as plain values that compare and hash; a missing label is None."""
+        rows = self.y.reshape(len(self.y), -1).tolist()
+        if self.known is not None:
+            rows = [[v if k else None for v, k in zip(*pair)] for pair in zip(rows, self.known.tolist())]
+        if self.event is not None:
+            rows = [[*row, event] for row, event in zip(rows, self.event.tolist())]
+        return [tuple(row) for row in rows]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Target:
         return Target(

@@ -65,4 +65,4 @@ def test_a_task_is_built_again_from_its_card() -> None:
 
 def test_another_kind_of_task_is_refused_with_what_there_is() -> None:
     with pytest.raises(SettingsError, match="classification"):
-        build_task("survival", {})
+        build_task("clasification", {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from coverslip.mil import BagOutput, Bags, SlideModel
 ENTRIES = {
     "evidence": {
         "build": "Evidence",
-        "summary": "what each tile adds for or against a class",
+        "summary": "what each tile adds for or against a class, a value or a risk",
         "origin": "coverslip",
         "licence": "Apache-2.0",
         "needs": "a method with evidence",
@@ -22,10 +23,12 @@ ENTRIES = {
 
 
 class Evidence(Explainer):
-    """The evidence for a class minus the mean of that for the others, in logits: over 0 speaks for it, below against.
+    """What each tile adds to the number in question: over 0 speaks for it, below against.
 
-    Logits mean something in comparison alone (a number added to all changes no probability), so the contrast is what
-    is shown. How a method's evidence adds up to its logits stands in its docstring.
+    The task says what that number is (`Task.score`). For classes it is the logit minus the mean of the others', since
+    logits mean something in comparison alone (a number added to all changes no probability); for labels the logit; for
+    a value, a level or a risk that itself, to first order around the slide's own logits. How a method's evidence adds
+    up to its logits stands in its docstring.
     """
 
     kind: ClassVar[str] = "evidence"
@@ -36,8 +39,7 @@ class Evidence(Explainer):
 
     def scores(self, model: SlideModel, bags: Bags, output: BagOutput, column: int) -> Float[Tensor, m]:
         assert output.evidence is not None
-        evidence = output.evidence
-        if evidence.shape[1] == 1:
-            return evidence[:, 0]
-        others = (evidence.sum(1) - evidence[:, column]) / (evidence.shape[1] - 1)
-        return evidence[:, column] - others
+        with torch.enable_grad():
+            logits = output.logits.to(model.device, copy=True).requires_grad_()
+            (slope,) = torch.autograd.grad(model.task.score(logits)[:, column].sum(), logits)
+        return (output.evidence * slope.cpu()[bags.seg]).sum(1)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from coverslip.base.errors import SettingsError
 from coverslip.mil.target import Target
-from coverslip.mil.tasks.contract import Task
+from coverslip.mil.tasks.contract import Task, balanced, of_patients
 
 ENTRIES = {
     "classification": {
@@ -43,6 +43,7 @@ class Classification(Task):
         self.classes = tuple(classes)
         self.num_outputs = len(classes)
         self.columns = tuple(f"p_{name}" for name in classes)
+        self.explained = self.classes
         self.weights = weights
         self.register_buffer("class_weights", torch.ones(len(classes)))
 
@@ -53,15 +54,15 @@ class Classification(Task):
     def predictions(self, logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
         return logits.float().softmax(-1)
 
+    def score(self, logits: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
+        """Each logit minus the mean of the others: a number added to all changes no probability."""
+        others = (logits.sum(1, keepdim=True) - logits) / (self.num_outputs - 1)
+        return logits - others
+
     def fit_target(self, target: Target, groups: list[str]) -> None:
-        if self.weights == "none":
-            return
-        pairs = sorted(set(zip(groups, target.y.tolist())))
-        counts = torch.bincount(torch.tensor([y for _, y in pairs]), minlength=self.num_outputs).float()
-        present = counts > 0
-        # A class that no training patient has keeps weight 1: nothing is learnt of it either way.
-        balanced = counts.sum() / (present.sum() * counts.clamp(min=1))
-        self.class_weights.copy_(torch.where(present, balanced, torch.ones_like(counts)))
+        if self.weights == "balanced":
+            y = of_patients(target, groups).y
+            self.class_weights.copy_(balanced(torch.bincount(y, minlength=self.num_outputs)))
 
     def card(self) -> dict[str, Any]:
         return {"classes": list(self.classes), "weights": self.weights}
