@@ -1,4 +1,4 @@
-"""What can be chosen by name: readers, tissue methods, encoders, aggregators, tasks, explainers.
+"""What can be chosen by name: readers, tissue methods, encoders, aggregators, tasks, explainers, engines.
 
 A plug-in is a file in its kind's folder with a literal table at the top:
 
@@ -114,5 +114,6 @@ ENCODERS = Registry("encoders", "coverslip.encoders.zoo")
 AGGREGATORS = Registry("aggregators", "coverslip.mil.methods")
 TASKS = Registry("tasks", "coverslip.mil.tasks")
 EXPLAINERS = Registry("explainers", "coverslip.explainers.methods")
+ENGINES = Registry("engines", "coverslip.recipes.engines")
 
-REGISTRIES = {r.kind: r for r in (ENCODERS, AGGREGATORS, READERS, TISSUE, TASKS, EXPLAINERS)}
+REGISTRIES = {r.kind: r for r in (ENCODERS, AGGREGATORS, READERS, TISSUE, TASKS, EXPLAINERS, ENGINES)}

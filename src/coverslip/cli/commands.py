@@ -37,6 +37,17 @@ Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="a.b=c", help="Set one value over the file, as in --set tiles.mpp=0.5; repeatable."),
 ]
+EngineName = Annotated[
+    str, typer.Option("--engine", metavar="local|ray", help="Where the work is done: threads here, or a Ray cluster.")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray-address",
+        metavar="HOST:PORT|auto",
+        help="With --engine ray: the cluster; without it one is started on this machine and ended afterwards.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 
 
@@ -112,12 +123,20 @@ def check(
 
 
 @app.command(name="run")
-def run_study(study: StudyFile, assignments: Assignments = None, verbose: Verbose = False) -> int:
+def run_study(
+    study: StudyFile,
+    assignments: Assignments = None,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
+    verbose: Verbose = False,
+) -> int:
     """Everything: check, tissue, tiles, features, folds, training, evaluation, heatmaps, report.
 
     Finished work is reused where inputs and settings are the same; a slide that fails is named and left out.
     """
-    result = _recipe("run").run(_study(study, assignments), progress=_progress())
+    result = _recipe("run").run(
+        _study(study, assignments), engine=engine, ray_address=ray_address, progress=_progress()
+    )
     show_metrics(_stdout, result.metrics)
     _stdout.print(f"report  {result.report}", soft_wrap=True)
     return _finish(result.failed)
@@ -129,6 +148,8 @@ def embed(
     assignments: Assignments = None,
     shard: Annotated[str, typer.Option("--shard", metavar="i/n", help="Part i of n, from 1: for job arrays.")] = "1/1",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how many tiles, hours and GB it would be.")] = False,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
     verbose: Verbose = False,
 ) -> int:
     """Tissue, tiles and features of every slide, up to the feature files.
@@ -140,7 +161,10 @@ def embed(
         estimate = recipe.estimate(_study(study, assignments), shard=shard, progress=_progress())
         _stdout.print(estimate.text(), soft_wrap=True)
         return _finish(estimate.failed, rest="the estimate is of the others.")
-    return _finish(recipe.embed_study(_study(study, assignments), shard=shard, progress=_progress()).failed)
+    result = recipe.embed_study(
+        _study(study, assignments), shard=shard, engine=engine, ray_address=ray_address, progress=_progress()
+    )
+    return _finish(result.failed)
 
 
 @app.command()
@@ -152,9 +176,17 @@ def status(study: StudyFile, assignments: Assignments = None, verbose: Verbose =
 
 
 @app.command()
-def train(study: StudyFile, assignments: Assignments = None, verbose: Verbose = False) -> int:
+def train(
+    study: StudyFile,
+    assignments: Assignments = None,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
+    verbose: Verbose = False,
+) -> int:
     """From feature files to an evaluated run: folds, training, out-of-fold predictions, metrics. Opens no slide."""
-    result = _recipe("train").train_study(_study(study, assignments), progress=_progress())
+    result = _recipe("train").train_study(
+        _study(study, assignments), engine=engine, ray_address=ray_address, progress=_progress()
+    )
     show_metrics(_stdout, result.metrics)
     _stdout.print(f"run  {result.folder}", soft_wrap=True)
     return _finish(result.failed)
@@ -225,7 +257,7 @@ def list_names(
     kind: Annotated[str, typer.Argument(metavar="|".join(REGISTRIES), help="What to list.")],
     verbose: Verbose = False,
 ) -> int:
-    """What can be chosen by name: encoders, aggregators, readers, tissue, tasks, explainers.
+    """What can be chosen by name: encoders, aggregators, readers, tissue, tasks, explainers, engines.
 
     One line an entry: name, what it is, origin, licence, what it needs.
     """

@@ -55,11 +55,15 @@ class Rows:
     """
 
     def __init__(self, budget: int) -> None:
-        self._left = budget
+        self._budget = self._left = budget
         self._kept: dict[str, Tensor] = {}
         self._positions: dict[str, Tensor | None] = {}
         self._checked: set[str] = set()
         self._moments: dict[str, Moments] = {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # What was read stays here: another process reads it from the same files.
+        return Rows, (self._budget,)
 
     def of(self, features: Features, rows: Int64[Tensor, k] | None = None) -> Float[Tensor, "n d"]:
         """The rows of a slide, all or some."""

@@ -33,6 +33,7 @@ from coverslip.encoders import Encoder, EncoderInfo, embed, encoder, encoder_inf
 from coverslip.encoders.device import Precision, choose_device, choose_precision
 from coverslip.encoders.embed import OnBad, damaged_tile
 from coverslip.nn.pt_files import read_pt
+from coverslip.recipes.engine import LOCAL, open_engine
 from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.slides import open_slide, opened, save_overlay, tiles_of, tissue_of
 from coverslip.slide import Slide
@@ -47,8 +48,15 @@ def feature_store(study: Study) -> FeatureStore:
     return FeatureStore(Path(study.features.store), readers={".pt": read_pt, ".pth": read_pt})
 
 
-def embed_study(study: Study, *, shard: str = "1/1", progress: Progress = SILENT) -> Tally:
-    """Makes the feature files of the study's slides (of every n-th slide with shard "i/n").
+def embed_study(
+    study: Study,
+    *,
+    shard: str = "1/1",
+    engine: str = LOCAL,
+    ray_address: str | None = None,
+    progress: Progress = SILENT,
+) -> Tally:
+    """Makes the feature files of the study's slides (of every n-th slide with shard "i/n"); `engine` says where.
 
     Raises:
         SettingsError, TableError, EncoderError: what the user gave cannot work; nothing was begun.
@@ -56,8 +64,8 @@ def embed_study(study: Study, *, shard: str = "1/1", progress: Progress = SILENT
     """
     part, parts = parse_shard(shard)
     job = open_job(study, need_paths=True, store=feature_store(study), progress=progress)
-    with working(job.run, f"embed {shard}"):
-        failed = embed_slides(job, list(job.cohort.slides)[part - 1 :: parts])
+    with working(job.run, f"embed {shard}"), open_engine(engine, ray_address) as where:
+        failed = where.embed(job, list(job.cohort.slides)[part - 1 :: parts])
         return Tally(job.run.folder, failed=failed)
 
 

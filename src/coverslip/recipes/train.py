@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,30 +22,34 @@ from coverslip.eval import FoldSize, evaluate, mean_sd, mean_sd_logistic
 from coverslip.mil import BagSource, SlideModel, build_task, fit_bags
 from coverslip.mil.build import check_options
 from coverslip.recipes.embed import feature_store
+from coverslip.recipes.engine import LOCAL, Engine, open_engine
 from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.training_data import TrainingData, load_data
-from coverslip.store import Features, describe_environment, write_table
+from coverslip.store import Features, RunFolder, describe_environment, write_table
 from coverslip.store.run import WEIGHTS
 
 
-def train_study(study: Study, *, progress: Progress = SILENT) -> Tally:
-    """Trains and evaluates on the study's feature files.
+def train_study(
+    study: Study, *, engine: str = LOCAL, ray_address: str | None = None, progress: Progress = SILENT
+) -> Tally:
+    """Trains and evaluates on the study's feature files; `engine` says where the folds are trained.
 
     Raises:
         SettingsError, TableError, SplitError, FeatureError: what the user gave cannot work.
     """
     check_options(study.aggregator.name, study.aggregator.options)
     job = open_job(study, need_paths=False, store=feature_store(study), progress=progress, trains=True)
-    with working(job.run, "train"):
-        return train_job(job, failed={})
+    with working(job.run, "train"), open_engine(engine, ray_address) as where:
+        return train_job(job, failed={}, engine=where)
 
 
-def train_job(job: Job, *, failed: Mapping[str, str]) -> Tally:
+def train_job(job: Job, *, failed: Mapping[str, str], engine: Engine) -> Tally:
     """Folds, models, out-of-fold predictions and metrics; slides in `failed` are left out with their reason."""
     data = load_data(job, failed)
     _forget_results(job, data.split)
     write_split(data.split, job.run.split)
     write_json(job.run.cohort, _cohort_json(job, data))
+    _train_folds(job, data, engine)
     predictions, baseline = _out_of_fold(job, data)
     write_table(job.run.predictions, predictions)
     result = evaluate(
@@ -59,7 +64,7 @@ def train_job(job: Job, *, failed: Mapping[str, str]) -> Tally:
         warnings=[*data.warnings, *_untuned(data, job.study.fit)],
     )
     write_json(job.run.evaluation, result.curves)
-    write_json(job.run.environment, _environment(job, data))
+    write_json(job.run.environment, _environment(job, data, engine))
     write_json(job.run.metrics, result.metrics)
     return Tally(job.run.folder, failed=data.failed, metrics=result.metrics)
 
@@ -76,13 +81,23 @@ def _forget_results(job: Job, split: Split) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _train_folds(job: Job, data: TrainingData, engine: Engine) -> None:
+    """The models of all folds, in their folders; those made from the same data and settings are kept."""
+    folds = data.split.folds
+    work = FoldTraining(job.study, job.run, data, job.progress)
+    with job.progress.stage("train", len(folds), unit="fold") as step:
+        for place, told in engine.map(work, folds):
+            LOG.info("%s %s", folds[place].name, told)
+            step.advance(note=folds[place].name)
+
+
 def _out_of_fold(job: Job, data: TrainingData) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predictions of each fold's test slides: by its model, and by the baseline on the same fold."""
     predictions, baseline = [], []
     spread = _summaries(data)
-    with job.progress.stage("train", len(data.split.folds), unit="fold") as step:
+    with job.progress.stage("predict", len(data.split.folds), unit="fold") as step:
         for fold in data.split.folds:
-            model = _model_of(job, data, fold)
+            model = SlideModel.load(job.run.model(fold.name))
             test = data.bags.take(fold.test)
             predictions.append(_labelled(model.predict(test), data, fold))
             baseline.append(_labelled(_baseline(spread, data, fold, test), data, fold))
@@ -100,44 +115,56 @@ def _labelled(table: pd.DataFrame, data: TrainingData, fold: Fold) -> pd.DataFra
     return table[["slide", "patient", "fold", "repeat", "set", targets.column, *values]]
 
 
-def _model_of(job: Job, data: TrainingData, fold: Fold) -> SlideModel:
-    """The fold's model: the one on disk where it was made from the same data and settings, else a new one."""
-    folder = job.run.model(fold.name)
-    study = job.study
-    train, tune = data.learning_sets(fold, study.fit.least_tuning)
-    fit = study.fit if tune else study.fit.model_copy(update={"epochs": study.fit.fixed_epochs})
-    made_from = digest(
-        {
-            "sets": {"train": train, "tune": tune},
-            "y": data.targets.y_of,
-            "classes": data.targets.classes,
-            "features": {s: _digest_of(data.features[s]) for s in (*train, *tune)},
-            "fit": study.fit.model_dump(),
-            "aggregator": study.aggregator.model_dump(),
-            "bag": study.task.bag,
-            "coverslip": __version__,
-        }
-    )
-    stamp = folder / "made_from.json"
-    if stamp.is_file() and read_json(stamp).get("digest") == made_from:
-        LOG.info("%s reused", fold.name)
-        return SlideModel.load(folder)
-    stamp.unlink(missing_ok=True)
-    model = fit_bags(
-        data.bags.take(train),
-        data.bags.take(tune) if tune else None,
-        build_task(study.task.kind, {"classes": data.targets.classes, "weights": study.fit.class_weights}),
-        study.aggregator,
-        fit,
-        column=data.targets.column,
-        folder=folder,
-        progress=job.progress,
-        name=fold.name,
-    )
-    write_json(stamp, {"digest": made_from})
-    training = model.card.training
-    LOG.info("%s trained: %s epochs, best %s", fold.name, training.get("epochs"), training.get("best_epoch"))
-    return model
+@dataclass(frozen=True)
+class FoldTraining:
+    """Trains one fold into its folder; says in a few words how. Travels to another process, without the progress bars
+    and without the rows, which are read from their files there."""
+
+    study: Study
+    run: RunFolder
+    data: TrainingData
+    progress: Progress = SILENT
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.study, self.run, self.data)
+
+    def __call__(self, fold: Fold) -> str:
+        """Nothing is trained where the folder has the model of the same data and settings; a run that was stopped goes
+        on at its checkpoint."""
+        folder = self.run.model(fold.name)
+        study, data = self.study, self.data
+        train, tune = data.learning_sets(fold, study.fit.least_tuning)
+        fit = study.fit if tune else study.fit.model_copy(update={"epochs": study.fit.fixed_epochs})
+        made_from = digest(
+            {
+                "sets": {"train": train, "tune": tune},
+                "y": data.targets.y_of,
+                "classes": data.targets.classes,
+                "features": {s: _digest_of(data.features[s]) for s in (*train, *tune)},
+                "fit": study.fit.model_dump(),
+                "aggregator": study.aggregator.model_dump(),
+                "bag": study.task.bag,
+                "coverslip": __version__,
+            }
+        )
+        stamp = folder / "made_from.json"
+        if stamp.is_file() and read_json(stamp).get("digest") == made_from:
+            return "reused"
+        stamp.unlink(missing_ok=True)
+        model = fit_bags(
+            data.bags.take(train),
+            data.bags.take(tune) if tune else None,
+            build_task(study.task.kind, {"classes": data.targets.classes, "weights": study.fit.class_weights}),
+            study.aggregator,
+            fit,
+            column=data.targets.column,
+            folder=folder,
+            progress=self.progress,
+            name=fold.name,
+        )
+        write_json(stamp, {"digest": made_from})
+        training = model.card.training
+        return f"trained: {training.get('epochs')} epochs, best {training.get('best_epoch')}"
 
 
 def _digest_of(features: Features) -> str:
@@ -211,7 +238,7 @@ def _cohort_json(job: Job, data: TrainingData) -> dict[str, Any]:
     }
 
 
-def _environment(job: Job, data: TrainingData) -> dict[str, Any]:
+def _environment(job: Job, data: TrainingData, engine: Engine) -> dict[str, Any]:
     study = job.study
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     weights = {f"weights {f.name}": file_digest(job.run.model(f.name) / WEIGHTS, whole=True) for f in data.split.folds}
@@ -226,4 +253,4 @@ def _environment(job: Job, data: TrainingData) -> dict[str, Any]:
         },
         devices=devices,
     )
-    return {**described, "encoder": data.bags.origin.card()}
+    return {**described, "engine": engine.describe(), "encoder": data.bags.origin.card()}
