@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import distance_transform_edt, gaussian_filter, label
 
 from coverslip.synthetic import SITES, SlideRecipe, draw
 from coverslip.tissue import quality_layers, segment, segment_image
-from coverslip.tissue.quality import focus_ratio
+from coverslip.tissue.quality import bands, focus_ratio
 
 
 def layers_of(image: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -86,6 +88,27 @@ def test_folds_are_found_in_part_and_not_invented() -> None:
         tissue += mask.sum()
     assert found > 0.25 * known
     assert wrong < 0.005 * tissue
+
+
+def plain_bands(mask: np.ndarray, mpp: float) -> np.ndarray:
+    """Each part alone on an image of its own."""
+    labels, count = label(mask, np.ones((3, 3)))
+    result = np.zeros_like(mask)
+    for part in (labels == i for i in range(1, count + 1)):
+        rows, columns = np.nonzero(part)
+        width = 2 * distance_transform_edt(mask)[part].max()
+        length = np.hypot(np.ptp(rows) + 1, np.ptp(columns) + 1)
+        if length > 3 * width and length * mpp > 150 and part.sum() < 1.2 * length * width:
+            result |= part
+    return result
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), density=st.floats(0.02, 0.6), thick=st.integers(1, 4))
+def test_bands_are_the_long_and_narrow_parts(seed: int, density: float, thick: int) -> None:
+    noise = gaussian_filter(np.random.default_rng(seed).standard_normal((48, 64)), (thick, 3 * thick))
+    mask = noise > np.quantile(noise, 1 - density)
+    assert np.array_equal(bands(mask, 8.0), plain_bands(mask, 8.0))
 
 
 def test_focus_is_not_judged_where_it_cannot_be() -> None:

@@ -23,28 +23,36 @@ def white_level(rgb: UInt8[ndarray, "h w 3"]) -> Float32[ndarray, 3]:
     pixels = rgb.reshape(-1, 3)
     if len(pixels) > 1 << 18:
         pixels = pixels[:: len(pixels) >> 18]
-    low, high = pixels.min(1), pixels.max(1)
+    channels = np.ascontiguousarray(pixels.T)
+    low, high = channels.min(0), channels.max(0)
     glass = (low >= _BRIGHT) & (high - low <= _GREY)
     scanned = glass & (low < 255)
     for candidates in (scanned, glass):
         if np.count_nonzero(candidates) < _LEAST * len(pixels):
             continue
-        some, level = pixels[candidates], low[candidates]
-        counts = np.bincount(level, minlength=256).astype(np.float64)
+        counts = np.bincount(low[candidates], minlength=256).astype(np.float64)
         counts = np.convolve(counts, np.ones(5), mode="same")
         peak = int(counts.argmax())
-        near = np.abs(level.astype(np.int16) - peak) <= 6
-        return np.median(some[near], axis=0).astype(np.float32)
+        near = candidates & (low >= max(0, peak - 6)) & (low <= min(255, peak + 6))
+        return np.array([_median(channel[near]) for channel in channels], np.float32)
     return np.array(_USUAL_WHITE, np.float32)
 
 
+def _median(values: UInt8[ndarray, n]) -> float:
+    """The median, from counts: of bytes that is many times faster than from their order."""
+    up_to = np.cumsum(np.bincount(values, minlength=256))
+    middle = np.searchsorted(up_to, [(len(values) - 1) // 2, len(values) // 2], side="right")
+    return float(middle.mean())
+
+
 def optical_density(rgb: UInt8[ndarray, "h w 3"], white: Float32[ndarray, 3]) -> Float32[ndarray, "h w 3"]:
-    """-ln(intensity / white) of each channel, 0 where a pixel is brighter than the glass."""
+    """-ln(intensity / white) of each channel, 0 where a pixel is brighter than the glass. Each channel lies in memory
+    for itself, which is how all that follows takes them."""
     values = np.arange(256, dtype=np.float32)[:, None]
     table = np.maximum(-np.log((values + 1) / (white + 1)), 0).astype(np.float32)
-    return np.stack([table[:, c][rgb[..., c]] for c in range(3)], axis=-1)
+    return np.moveaxis(np.stack([np.take(table[:, c], rgb[..., c]) for c in range(3)]), 0, -1)
 
 
 def unscanned(rgb: UInt8[ndarray, "h w 3"]) -> Bool[ndarray, "h w"]:
     """True where nothing was scanned: exactly black, which no tissue and no pen is."""
-    return rgb.max(2) <= 3
+    return (rgb[..., 0] <= 3) & (rgb[..., 1] <= 3) & (rgb[..., 2] <= 3)

@@ -7,10 +7,10 @@ differently is what is asked. Figures in the comments were read off real slides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 from numpy import ndarray
 from scipy.ndimage import (
     binary_dilation,
@@ -18,7 +18,6 @@ from scipy.ndimage import (
     find_objects,
     gaussian_filter,
     label,
-    maximum,
     uniform_filter,
 )
 
@@ -126,22 +125,24 @@ def fold_layer(density: Float32[ndarray, "h w 3"], mask: Bool[ndarray, "h w"], *
         return np.zeros_like(mask)
     sigma = 6.0 / mpp
     r, g = (_smooth(density[..., c], sigma) for c in (0, 1))
-    around_r, around_g = (_mean_around(channel, mask, _FOLD_AROUND_UM / mpp) for channel in (r, g))
+    around_r, around_g = _means_around((r, g), mask, _FOLD_AROUND_UM / mpp)
     usual_hue = float(np.median(r[mask] / np.maximum(g[mask], 0.05)))
     # The second condition compares the colour of what is added with the colour of the tissue.
     same_dyes = (r - around_r) < 1.2 * usual_hue * (g - around_g)
     strong = mask & same_dyes & (g > 1.6 * around_g) & (g > 0.5)
     weak = mask & same_dyes & (g > 1.4 * around_g)
-    return _bands(_touching(strong, weak, _FOLD_LEAST_UM2 / mpp**2), mpp)
+    return bands(_touching(strong, weak, _FOLD_LEAST_UM2 / mpp**2), mpp)
 
 
-def _mean_around(values: Float32[ndarray, "h w"], mask: Bool[ndarray, "h w"], sigma: float) -> Float32[ndarray, "h w"]:
-    """Mean of the tissue near each pixel, weighted by a Gaussian."""
-    weight = gaussian_filter(mask.astype(np.float32), sigma, truncate=2.0)
-    return gaussian_filter(np.where(mask, values, np.float32(0)), sigma, truncate=2.0) / np.maximum(weight, 1e-3)
+def _means_around(
+    channels: Sequence[Float32[ndarray, "h w"]], mask: Bool[ndarray, "h w"], sigma: float
+) -> list[Float32[ndarray, "h w"]]:
+    """Mean of the tissue near each pixel, weighted by a Gaussian, of each channel."""
+    weight = np.maximum(gaussian_filter(mask.astype(np.float32), sigma, truncate=2.0), 1e-3)
+    return [gaussian_filter(np.where(mask, c, np.float32(0)), sigma, truncate=2.0) / weight for c in channels]
 
 
-def _bands(mask: Bool[ndarray, "h w"], mpp: float) -> Bool[ndarray, "h w"]:
+def bands(mask: Bool[ndarray, "h w"], mpp: float) -> Bool[ndarray, "h w"]:
     """The connected parts that are one band: long for their width, and not a net of many.
 
     A band fills its length times its width; a net, such as the walls of crowded glands, fills far more.
@@ -149,11 +150,18 @@ def _bands(mask: Bool[ndarray, "h w"], mpp: float) -> Bool[ndarray, "h w"]:
     labels, count = label(mask, np.ones((3, 3)))
     if not count:
         return mask
-    width = 2 * np.asarray(maximum(distance_transform_edt(mask), labels, np.arange(1, count + 1)))
+    boxes = find_objects(labels)
+    width = np.array([_widest(labels, number, box) for number, box in enumerate(boxes, start=1)])
     area = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    length = np.array([np.hypot(s[0].stop - s[0].start, s[1].stop - s[1].start) for s in find_objects(labels)])
+    length = np.array([np.hypot(s[0].stop - s[0].start, s[1].stop - s[1].start) for s in boxes])
     band = (length > _FOLD_LONG * width) & (length * mpp > _FOLD_LEAST_UM) & (area < 1.2 * length * width)
     return np.concatenate([[False], band])[labels]
+
+
+def _widest(labels: Int32[ndarray, "h w"], number: int, box: tuple[slice, slice]) -> float:
+    """Twice the greatest distance of a pixel of the part to what is not part; beyond the image nothing is known."""
+    around = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in box)
+    return 2 * float(distance_transform_edt(labels[around] == number).max())
 
 
 def blur_layer(

@@ -59,7 +59,7 @@ def otsu(rgb: UInt8[ndarray, "h w 3"], *, mpp: float | None) -> Bool[ndarray, "h
     most = density.max(2)
     absorption = _smooth(2 * most - density.min(2), mpp)
     seen = ~unscanned(rgb)
-    threshold = float(np.clip(_otsu_threshold(absorption[seen]), *_LIMITS))
+    threshold = float(np.clip(otsu_threshold(absorption[seen]), *_LIMITS))
     return _if_separate(absorption, (absorption > threshold) & seen, seen)
 
 
@@ -67,7 +67,7 @@ def otsu_od(rgb: UInt8[ndarray, "h w 3"], *, mpp: float | None) -> Bool[ndarray,
     """Tissue: where the mean optical density exceeds Otsu's threshold."""
     density = _smooth(optical_density(rgb, white_level(rgb)).mean(2), mpp)
     seen = ~unscanned(rgb)
-    return _if_separate(density, (density > max(_otsu_threshold(density[seen]), 0.03)) & seen, seen)
+    return _if_separate(density, (density > max(otsu_threshold(density[seen]), 0.03)) & seen, seen)
 
 
 def fixed(rgb: UInt8[ndarray, "h w 3"], *, mpp: float | None) -> Bool[ndarray, "h w"]:
@@ -87,11 +87,13 @@ def _smooth(values: Float32[ndarray, "h w"], mpp: float | None) -> Float32[ndarr
     return gaussian_filter(values, sigma, truncate=2.5) if sigma > 0.3 else values
 
 
-def _otsu_threshold(values: Float32[ndarray, n]) -> float:
+def otsu_threshold(values: Float32[ndarray, n]) -> float:
     """The value that splits a histogram into the two classes of greatest variance between them."""
     if not len(values):
         return np.inf
-    counts, edges = np.histogram(np.clip(values, 0, 1), bins=256, range=(0, 1))
+    bins = np.minimum(values * 256, 255).astype(np.uint8)
+    counts = np.bincount(bins.ravel(), minlength=256)
+    edges = np.arange(257) / 256
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
     above = below[-1] - below
