@@ -26,6 +26,7 @@ import numpy as np
 from numpy import ndarray
 
 from coverslip.base.errors import FeatureError
+from coverslip.store.hdf5_open import check_whole, first_line, open_hdf5
 from coverslip.store.identity import FORMAT, FeatureIdentity, plain_attribute
 from coverslip.store.rows import ChunkedRows, MappedRows, ReadRows, RowSource, Stamp
 
@@ -60,24 +61,16 @@ def read_hdf5(path: Path, slide: str) -> Contents:
     Raises:
         FeatureError: truncated, not HDF5, or without features.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            return _read_open(file, path, slide)
-    except OSError as error:
-        raise FeatureError(
-            f"{path.name} cannot be read as HDF5: {_first_line(error)}.",
-            slide=slide,
-            fix="It is damaged or unfinished; delete it and embed the slide again.",
-            code="damaged",
-        ) from error
+    with open_hdf5(path, slide) as file:
+        return _read_open(file, path, slide)
 
 
 def read_attributes(path: Path) -> dict[str, Any]:
     """The attributes of an HDF5 file as plain values; empty where it cannot be read."""
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file:
             return {key: plain_attribute(value) for key, value in file.attrs.items()}
-    except OSError:
+    except FeatureError:
         return {}
 
 
@@ -88,7 +81,7 @@ def _read_open(file: h5py.File, path: Path, slide: str) -> Contents:
         return _read_ours(file, attributes, path, slide)
     dataset = _rows_dataset(file, path, slide)
     rows = _row_source(dataset, path)
-    coords, on_coords = _coords(file)
+    coords, on_coords = _coords(file, path)
     facts = {**attributes, **on_coords}
     common: dict[str, Any] = {"rows": rows, "dtype": dataset.dtype, "coords": coords}
     if dataset.name.startswith("/features/"):
@@ -122,13 +115,13 @@ def _read_ours(file: h5py.File, attributes: Mapping[str, Any], path: Path, slide
     identity = FeatureIdentity.from_attributes(attributes, slide=slide) if "tiles" in attributes else None
     skipped: list[tuple[int, str]] = []
     if "skipped" in file:
-        reasons = [plain_attribute(reason) for reason in file["skipped_reasons"][()]]
-        skipped = list(zip([int(i) for i in file["skipped"][()]], reasons))
+        reasons = [plain_attribute(reason) for reason in _values(file["skipped_reasons"], path)]
+        skipped = list(zip([int(i) for i in _values(file["skipped"], path)], reasons))
     return Contents(
         "coverslip",
         rows=_row_source(file["features"], path),
         dtype=file["features"].dtype,
-        coords=file["coords"][()] if "coords" in file else None,
+        coords=_values(file["coords"], path) if "coords" in file else None,
         frame="level0_px",
         identity=identity,
         mpp=_number(attributes, "mpp"),
@@ -163,6 +156,7 @@ def _rows_dataset(file: h5py.File, path: Path, slide: str) -> h5py.Dataset:
 
 
 def _row_source(dataset: h5py.Dataset, path: Path) -> RowSource | ndarray:
+    check_whole(dataset, path)
     shape = tuple(int(n) for n in dataset.shape)
     if len(shape) == 3 and shape[0] == 1:
         shape = shape[1:]
@@ -175,11 +169,17 @@ def _row_source(dataset: h5py.Dataset, path: Path) -> RowSource | ndarray:
     return ChunkedRows(path, dataset.name, (n, d))
 
 
-def _coords(file: h5py.File) -> tuple[ndarray | None, dict[str, Any]]:
+def _values(dataset: h5py.Dataset, path: Path) -> ndarray:
+    """A whole small dataset in memory."""
+    check_whole(dataset, path)
+    return np.asarray(dataset[()])
+
+
+def _coords(file: h5py.File, path: Path) -> tuple[ndarray | None, dict[str, Any]]:
     for name in COORD_NAMES:
         found = file.get(name)
         if isinstance(found, h5py.Dataset):
-            coords = found[()]
+            coords = _values(found, path)
             coords = coords[0] if coords.ndim == 3 and len(coords) == 1 else coords
             return coords, {key: plain_attribute(value) for key, value in found.attrs.items()}
     return None, {}
@@ -221,7 +221,7 @@ def read_array_file(path: Path, slide: str) -> Contents:
             facts = {key: plain_attribute(arrays[key]) for key in ("mpp", "span", "frame", "encoder") if key in arrays}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise FeatureError(
-            f"{path.name} cannot be read as a NumPy file: {_first_line(error)}.", slide=slide, code="damaged"
+            f"{path.name} cannot be read as a NumPy file: {first_line(error)}.", slide=slide, code="damaged"
         ) from error
     frame = facts.get("frame")
     return Contents(
@@ -271,7 +271,3 @@ def _number(facts: Mapping[str, Any], key: str) -> float | None:
 def _text(facts: Mapping[str, Any], key: str) -> str | None:
     value = plain_attribute(facts.get(key))
     return value if isinstance(value, str) and value else None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__

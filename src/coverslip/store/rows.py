@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from coverslip.base.errors import FeatureError
+from coverslip.store.hdf5_open import open_hdf5
 
 _BLOCK_BYTES = 1 << 24
 # The exponent of an Inf or NaN is all ones. Looking at the bits is several times faster than isfinite on float16.
@@ -72,7 +72,7 @@ class ChunkedRows:
     shape: tuple[int, int]
 
     def load(self) -> Float[ndarray, "n d"]:
-        with h5py.File(self.path, "r") as file:
+        with open_hdf5(self.path) as file:
             return as_floats(np.asarray(file[self.dataset][()]).reshape(self.shape))
 
 

@@ -104,7 +104,7 @@ class OpenSlideReader(Reader):
 
 def _refuse_giants(handle: openslide.OpenSlide) -> None:
     """Raises where a stored tile is larger than any scanner writes."""
-    for level in range(handle.level_count):
+    for level in range(len(handle.level_dimensions)):
         width, height = (
             int(handle.properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("width", "height")
         )
