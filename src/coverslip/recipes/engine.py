@@ -48,13 +48,18 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    def map(
+        self, work: Callable[[Item], Result], items: Sequence[Item], *, device: str = "cpu", devices: int = 1
+    ) -> Iterator[tuple[int, Result]]:
         """`work` of each item with the item's place, as they finish: in order here, in any order on a cluster.
+
+        `device` and `devices` are what `work` of one item computes on ("auto": a GPU where there is one).
 
         On a cluster `work` travels to another process. It may be begun again where a machine dies, so whatever it has
         finished it keeps in files, which every machine sees under the same path.
         """
 
+    @abstractmethod
     def close(self) -> None:
         """Lets go of what the engine holds."""
 

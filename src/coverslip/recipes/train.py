@@ -86,7 +86,7 @@ def _train_folds(job: Job, data: TrainingData, engine: Engine) -> None:
     folds = data.split.folds
     work = FoldTraining(job.study, job.run, data, job.progress)
     with job.progress.stage("train", len(folds), unit="fold") as step:
-        for place, told in engine.map(work, folds):
+        for place, told in engine.map(work, folds, device=job.study.fit.device, devices=job.study.fit.devices):
             LOG.info("%s %s", folds[place].name, told)
             step.advance(note=folds[place].name)
 

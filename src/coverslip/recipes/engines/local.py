@@ -36,6 +36,11 @@ class Local(Engine):
     def embed(self, job: Job, slides: list[str]) -> dict[str, str]:
         return embed_slides(job, slides)
 
-    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[int, Result]]:
+    def map(
+        self, work: Callable[[Item], Result], items: Sequence[Item], *, device: str = "cpu", devices: int = 1
+    ) -> Iterator[tuple[int, Result]]:
         for place, item in enumerate(items):
             yield place, work(item)
+
+    def close(self) -> None:
+        """Nothing is held."""
