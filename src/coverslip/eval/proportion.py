@@ -23,10 +23,10 @@ def wilson(hits: float, n: float, *, confidence: float = 0.95) -> tuple[float, f
     return low, 1.0 if hits == n else min(1.0, float(centre + half))
 
 
-def clopper_pearson(hits: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(hits: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
     """The exact interval of a proportion (Clopper and Pearson 1934, https://doi.org/10.1093/biomet/26.4.404).
 
-    Covers at least what it states for every proportion, so it is wider than Wilson's.
+    Covers at least what it states for every proportion, so it is wider than Wilson's. `n` may be fractional.
     """
     assert n > 0 and 0 <= hits <= n, (hits, n)
     tail = 0.5 - confidence / 2
