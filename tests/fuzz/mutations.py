@@ -291,6 +291,8 @@ def a_wrong_place(seed: Seed, rng: Generator) -> tuple[bytes, str]:
 def a_damaged_stream(seed: Seed, rng: Generator) -> tuple[bytes, str]:
     """Bits, bytes or blocks changed inside one stream, headers spared half of the time."""
     piece, stream = _piece(seed, rng)
+    if not stream:
+        return seed.data, "nothing is left"
     first = len(stream) // 3 if rng.random() < 0.5 else 0
     changed = bytearray(stream)
     way = int(rng.integers(4))
@@ -309,7 +311,7 @@ def a_damaged_stream(seed: Seed, rng: Generator) -> tuple[bytes, str]:
 
 def a_short_stream(seed: Seed, rng: Generator) -> tuple[bytes, str]:
     piece, stream = _piece(seed, rng)
-    at = int(rng.integers(len(stream)))
+    at = int(rng.integers(max(1, len(stream))))
     end = b"\xff\xd9" if rng.random() < 0.3 else b""
     return _replaced(seed, piece, stream[:at] + end), f"{at} of {len(stream)} bytes{' and an end' if end else ''}"
 
@@ -371,6 +373,8 @@ def a_segment_changed(seed: Seed, rng: Generator) -> tuple[bytes, str]:
 def a_marker_inside(seed: Seed, rng: Generator) -> tuple[bytes, str]:
     """A marker in the middle of the codes, or behind them: restarts, ends, a second image, left-over data."""
     piece, stream = _piece(seed, rng)
+    if not stream:
+        return seed.data, "nothing is left"
     marker = bytes([0xFF, int(rng.choice([0xD0, 0xD3, 0xD7, 0xD8, 0xD9, 0xDA, 0xC0, 0xC4, 0xDD, 0xFE, 0xFF]))])
     at = int(rng.integers(len(stream) // 2, len(stream))) if rng.random() < 0.7 else len(stream) - 2
     junk = rng.bytes(int(rng.integers(64))) if rng.random() < 0.5 else b""

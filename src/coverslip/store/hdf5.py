@@ -65,6 +65,7 @@ def _reserve(file: h5py.File, name: str, shape: tuple[int, int]) -> int:
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    properties.set_obj_track_times(False)  # equal features are equal files, whenever they were written
     dtype = h5py.h5t.py_create(np.dtype("<f2"), logical=True)
     dataset = h5py.h5d.create(file.id, name.encode(), dtype, h5py.h5s.create_simple(shape), properties)
     offset = dataset.get_offset()

@@ -91,8 +91,10 @@ def _check_heap(data: bytes, start: int) -> None:
     """Walks the texts of one heap: each is a number, a count of uses and a length, 16 bytes, and then itself; number
     0 is the free rest, whose length counts all of it."""
     end = start + int.from_bytes(data[start + 8 : start + 16], "little")
-    if end > len(data) >= _LOOKED_AT:
-        return  # it goes on outside what is looked at
+    if end > len(data):
+        if len(data) >= _LOOKED_AT:
+            return  # it goes on outside what is looked at
+        raise ValueError(f"the texts at byte {start} are cut short")
     at = start + 16
     while at + 16 <= end:
         free = data[at : at + 2] == b"\0\0"
@@ -100,5 +102,3 @@ def _check_heap(data: bytes, start: int) -> None:
         at += length if free else 16 + -(-length // 8) * 8
         if (free and length < 16) or at > end:
             raise ValueError(f"the lengths of the texts at byte {start} are wrong")
-    if end > len(data):
-        raise ValueError(f"the texts at byte {start} are cut short")
