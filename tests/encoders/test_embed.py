@@ -61,7 +61,7 @@ class FakeSlide:
     def fingerprint(self):
         return f"bytes of {self.id}"
 
-    def tiles(self, tiles, *, batch=64, threads=2):
+    def tiles(self, tiles, *, batch=64, threads=2, exact=True):
         try:
             for start in range(0, len(tiles), batch):
                 index = np.arange(start, min(start + batch, len(tiles)))
@@ -130,9 +130,9 @@ def test_a_finished_file_is_used_again_without_reading_or_encoding(tmp_path):
 def test_whatever_decides_the_numbers_makes_them_anew(tmp_path, tiles, info):
     store = FeatureStore(tmp_path)
     embed(FakeSlide(), plan(20), Colour(), store=store)
-    model = Colour(info)
-    embed(FakeSlide(), tiles, model, store=store)
-    assert sum(model.seen) == len(tiles)
+    slide = FakeSlide()
+    embed(slide, tiles, Colour(info), store=store)
+    assert len(slide.read) == len(tiles)
 
 
 def test_the_wording_of_a_licence_makes_nothing_anew():
@@ -147,7 +147,7 @@ def test_an_interrupted_slide_goes_on_where_it_stopped(tmp_path):
     assert not (tmp_path / "a.h5").exists()
     slide, model = FakeSlide(), Colour()
     features = embed(slide, plan(20), model, store=store, batch=4)
-    assert sum(model.seen) == 8 and len(slide.read) == 8, "only what was missing is read and encoded"
+    assert model.seen == [4, 4] and len(slide.read) == 8, "only what was missing is read and encoded"
     np.testing.assert_array_equal(features.x, colours(20))
 
 

@@ -20,7 +20,7 @@ def test_the_damaged_slide_is_named_and_everything_else_is_finished(finished: Pa
     assert failed[["slide", "stage"]].values.tolist() == [["case-13", "check"]]
     assert "cut short" in failed["reason"].item()
     embedded = outcomes[outcomes["stage"] == "embed"]
-    assert embedded["slide"].tolist() == GOOD
+    assert sorted(embedded["slide"]) == GOOD  # in the order in which they were finished
     assert set(embedded["status"]) == {"done"}
     assert {path.name for path in (finished / "features").iterdir()} == {f"{slide}.h5" for slide in GOOD}
     log = (run / "run.log").read_text()

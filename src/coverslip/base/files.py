@@ -7,6 +7,7 @@ import json
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,12 @@ from typing import Any
 
 from coverslip.base.errors import StoreError, TableError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_UMASK = threading.Lock()
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -26,7 +33,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     with storage_errors(path):
-        temporary = _beside(path)
+        temporary, handle = _beside(path)
         try:
             yield temporary
             # mkstemp is private to its owner; a shared store needs what a plain open would have given.
@@ -37,13 +44,37 @@ def atomic(path: Path) -> Iterator[Path]:
         finally:
             with suppress(FileNotFoundError):
                 temporary.unlink()
+            os.close(handle)
 
 
-def _beside(path: Path) -> Path:
-    """A new, empty file in the folder of `path`, which is made where it is missing."""
+def remove_abandoned(folder: Path) -> None:
+    """Removes what killed processes left of `atomic` anywhere below the folder; files being written are locked, and
+    stay. Where the system has no locks nothing is removed."""
+    if fcntl is None:
+        return
+    for left in Path(folder).rglob(".*.part"):
+        with suppress(OSError):  # being written by another process or user, or removed by it just now
+            handle = os.open(left, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
+            finally:
+                os.close(handle)
+
+
+def _beside(path: Path) -> tuple[Path, int]:
+    """A new, empty file in the folder of `path`, which is made where it is missing; open and locked."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        while True:
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+            if fcntl is None:
+                return Path(name), handle
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if os.fstat(handle).st_nlink:  # else it was removed as abandoned before it was locked
+                return Path(name), handle
+            os.close(handle)
     except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
         # Something else than a folder lies on the way, or the system makes no files there.
         raise StoreError(
@@ -51,13 +82,13 @@ def _beside(path: Path) -> Path:
             fix="Choose another folder.",
             code="no_folder",
         ) from error
-    os.close(handle)
-    return Path(name)
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    # The system tells the mask only by setting it; two threads that did so at once could leave it at 0.
+    with _UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 

@@ -13,6 +13,10 @@ class Step(Protocol):
         """`n` more units are done; `note` is the thing just finished (a slide, a fold)."""
         ...
 
+    def expect(self, total: int) -> None:
+        """There will be about `total` units: what was not known when the stage began."""
+        ...
+
 
 class Progress(Protocol):
     """Opens stages; each ends with its `with` block."""
@@ -26,6 +30,9 @@ class Progress(Protocol):
 
 class _SilentStep:
     def advance(self, n: int = 1, *, note: str = "") -> None:
+        pass
+
+    def expect(self, total: int) -> None:
         pass
 
 

@@ -33,6 +33,9 @@ class _BarStep:
     def advance(self, n: int = 1, *, note: str = "") -> None:
         self._bars.update(self._task, advance=n, note=note)
 
+    def expect(self, total: int) -> None:
+        self._bars.update(self._task, total=total)
+
 
 class _LineStep:
     def __init__(self, console: Console, name: str, total: int, unit: str) -> None:
@@ -42,6 +45,9 @@ class _LineStep:
         self._unit = unit
         self._done = self._lines = 0
         self._start = self._last = time.monotonic()
+
+    def expect(self, total: int) -> None:
+        self._total = total
 
     def advance(self, n: int = 1, *, note: str = "") -> None:
         self._done += n

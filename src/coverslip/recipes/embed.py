@@ -25,19 +25,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from coverslip.base.errors import FeatureError, SettingsError, SlideError, StoreError
+from coverslip.base.errors import FeatureError, SettingsError, SlideError
 from coverslip.base.geometry import Tiles
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import Study
 from coverslip.encoders import Encoder, EncoderInfo, embed, encoder, encoder_info, identity
+from coverslip.encoders.advice import advise
 from coverslip.encoders.device import Precision, choose_device, choose_precision
-from coverslip.encoders.embed import OnBad, damaged_tile
+from coverslip.encoders.engine import Engine, OnBad, Outcome, SlideWork, damaged_tile
+from coverslip.encoders.runner import Runner
+from coverslip.encoders.tuning import BatchChoice, ReadingThreads, choose_batch, cores
 from coverslip.nn.pt_files import read_pt
+from coverslip.recipes.embed_ledger import EmbedLedger, read_embedding
 from coverslip.recipes.engine import LOCAL, open_engine
 from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.slides import open_slide, opened, save_overlay, tiles_of, tissue_of
 from coverslip.slide import Slide
-from coverslip.store import FeatureIdentity, FeatureStore, FeatureWriter, Status
+from coverslip.store import FeatureIdentity, FeatureStore, FeatureWriter
+from coverslip.store.sidecar import is_held
 
 _WAIT_S = 2.0
 _SAMPLE_TILES = 64
@@ -65,53 +70,59 @@ def embed_study(
     part, parts = parse_shard(shard)
     job = open_job(study, need_paths=True, store=feature_store(study), progress=progress)
     with working(job.run, f"embed {shard}"), open_engine(engine, ray_address) as where:
-        failed = where.embed(job, list(job.cohort.slides)[part - 1 :: parts])
+        failed = where.embed(job, list(job.cohort.slides)[part - 1 :: parts], shard=shard)
         return Tally(job.run.folder, failed=failed)
 
 
-def embed_slides(job: Job, slides: list[str]) -> dict[str, str]:
+def embed_slides(job: Job, slides: list[str], *, shard: str = "1/1") -> dict[str, str]:
     """Makes the feature files of these slides; the slides that failed with the reasons.
 
-    A slide that another process is writing is left for the end and waited for.
+    A slide that another process is writing is left for the end and waited for. What limited the work is said, logged
+    and kept in the run folder.
     """
-    rows = {row["slide"]: row for row in job.rows}
-    model = StudyEncoder(job.study)
-    failed: dict[str, str] = {}
-    waiting = list(slides)
-    with job.progress.stage("embed", len(slides), unit="slide") as step:
+    tiles = job.study.tiles
+    model = StudyEncoder(job.study, known=read_embedding(job.run, shard))
+    with EmbedLedger(job, slides) as ledger:
+        waiting = list(slides)
         while waiting:
-            locked: list[str] = []
-            for slide in waiting:
-                try:
-                    _embed_one(job, rows[slide], model, failed)
-                except StoreError as error:
-                    if error.code != "locked":
-                        raise
-                    locked.append(slide)
-                    continue
-                step.advance(note=slide)
-            if locked == waiting:
+            ledger.locked = []
+            _embed_pass(job, waiting, model, ledger)
+            if ledger.locked == waiting:
                 # Only slides of another process are left; it finishes them or dies and frees them.
-                LOG.info("waiting for another process: %s", ", ".join(locked))
+                LOG.info("waiting for another process: %s", ", ".join(waiting))
                 time.sleep(_WAIT_S)
-            waiting = locked
+            waiting = [slide for slide in waiting if slide in ledger.locked]
     job.store.tidy()
-    return failed
+    advice = None
+    if ledger.timing.num_tiles:
+        threads, device = model.threads.count, model.device.type
+        advice = advise(ledger.timing, threads=threads, cores=cores(), device=device, exact=tiles.exact)
+    ledger.conclude(advice, model.how(tiles.size_px), shard=shard)
+    return ledger.failed
 
 
-def _embed_one(job: Job, row: Mapping[str, Any], model: StudyEncoder, failed: dict[str, str]) -> None:
-    slide_id = str(row["slide"])
-    start = time.monotonic()
+def _embed_pass(job: Job, slides: list[str], model: StudyEncoder, ledger: EmbedLedger) -> None:
+    """Embeds what is not locked by another process."""
+    rows = {row["slide"]: row for row in job.rows}
+    settings = job.study.tiles
+
+    def prepare(slide: str) -> SlideWork | Outcome:
+        if is_held(job.store.folder, slide):
+            return Outcome(slide, "locked")
+        planned = plan_slide(rows[slide], job.study, model.info, model.precision, overlay=job.run.tissue_overlay(slide))
+        with ExitStack() as on_failure:
+            on_failure.callback(planned.slide.close)
+            writer = claim(job.store, planned.tiles, planned.identity, on_bad=settings.on_bad)
+            if writer is None:
+                return Outcome(slide, "reused", planned.note, skipped=len(job.store.read(slide, check=False).skipped))
+            on_failure.pop_all()
+        return SlideWork(planned.slide, planned.tiles, writer, planned.note)
+
+    engine = Engine(prepare, model.runner, ledger, threads=model.threads, on_bad=settings.on_bad, exact=settings.exact)
     try:
-        status, note = _features_of(job, row, model)
-    except (SlideError, FeatureError) as error:
-        reason = str(error).removeprefix(f"{slide_id}: ")
-        job.outcomes.record(slide_id, "embed", "failed", reason, time.monotonic() - start)
-        LOG.warning("%s failed: %s", slide_id, reason)
-        failed[slide_id] = reason
-        return
-    job.outcomes.record(slide_id, "embed", status, note, time.monotonic() - start)
-    LOG.info("%s %s %s", slide_id, status, note)
+        engine.run(slides)
+    finally:
+        ledger.timing.add(engine.timing)
 
 
 @dataclass(frozen=True)
@@ -122,6 +133,11 @@ class PlannedSlide:
     tiles: Tiles
     identity: FeatureIdentity
     tissue_mm2: float
+
+    @property
+    def note(self) -> str:
+        """What outcomes.csv says of it."""
+        return f"{len(self.tiles)} tiles, {self.tissue_mm2:.4g} mm² of tissue"
 
 
 def plan_slide(
@@ -173,41 +189,64 @@ def _refuse_skipped(skipped: Mapping[int, str], tiles: Tiles, on_bad: OnBad) -> 
         raise damaged_tile(tiles, index, skipped[index])
 
 
-def _features_of(job: Job, row: Mapping[str, Any], model: StudyEncoder) -> tuple[Status, str]:
-    settings = job.study.encoder
-    planned = plan_slide(row, job.study, model.info, model.precision, overlay=job.run.tissue_overlay(row["slide"]))
-    with planned.slide as slide:
-        tiles = planned.tiles
-        if job.store.has(slide.id, planned.identity.fingerprint):
-            return "reused", f"{len(tiles)} tiles"
-        embed(
-            slide,
-            tiles,
-            model.encoder,
-            store=job.store,
-            batch=64 if settings.batch == "auto" else settings.batch,
-            threads=2 if settings.threads == "auto" else settings.threads,
-            precision=settings.precision,
-            progress=job.progress,
-        )
-        return "done", f"{len(tiles)} tiles, {planned.tissue_mm2:.4g} mm² of tissue"
-
-
 class StudyEncoder:
-    """The study's encoder: what it is at once, the network when the first slide needs it."""
+    """The study's encoder: what it is at once; the network, and how it is run, when the first slide needs them."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, *, known: Mapping[str, Any] | None = None) -> None:
+        """`known` is what an earlier run kept: a batch that it found for the same encoder and device is used again.
+
+        Raises:
+            EncoderError, SettingsError: weights or device are not there.
+        """
         self._settings = study.encoder
+        self._known = known or {}
         self.info = encoder_info(study.encoder.name, study.encoder.weights)
         self.device = choose_device(study.encoder.device, self.info)
         self.precision = choose_precision(study.encoder.precision, self.device, self.info)
+        self.threads = ReadingThreads(None if study.encoder.threads == "auto" else study.encoder.threads)
         self._encoder: Encoder | None = None
+        self._runner: Runner | None = None
 
     @property
     def encoder(self) -> Encoder:
         if self._encoder is None:
             self._encoder = encoder(self._settings.name, weights=self._settings.weights, device=self.device)
         return self._encoder
+
+    def runner(self, size_px: int) -> Runner:
+        """The encoder with its batch chosen for tiles of `size_px`; the choice is logged."""
+        if self._runner is None:
+            chosen = self._batch(size_px)
+            LOG.info(
+                "%s on %s in %s: batch %d (%s), %d reading threads%s",
+                *(self.info.name, self.device, self.precision, chosen.batch, chosen.why, self.threads.count),
+                "" if self.threads.settled else " to begin with",
+            )
+            self._runner = Runner(self.encoder, device=self.device, precision=self.precision, batch=chosen.batch)
+        return self._runner
+
+    def _batch(self, size_px: int) -> BatchChoice:
+        fixed = None if self._settings.batch == "auto" else self._settings.batch
+        if fixed is None and all(self._known.get(k) == v for k, v in self.facts(size_px).items()):
+            # The rest of an unfinished store is encoded as its beginning was.
+            return BatchChoice(int(self._known["batch"]), "found by the run before")
+        return choose_batch(self.encoder, device=self.device, precision=self.precision, size_px=size_px, fixed=fixed)
+
+    def facts(self, size_px: int) -> dict[str, Any]:
+        """What a batch was found for."""
+        hardware = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        return {
+            "encoder": self.info.name,
+            "revision": self.info.revision,
+            "device": hardware,
+            "precision": self.precision,
+            "tile_px": size_px,
+        }
+
+    def how(self, size_px: int) -> dict[str, Any]:
+        """How tiles are encoded, for embedding.json; batch None as long as no slide needed one."""
+        batch = None if self._runner is None else self._runner.batch
+        return {"batch": batch, "threads": self.threads.count, **self.facts(size_px)}
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -283,7 +322,7 @@ def _rate(slide: Any, tiles: Any, model: StudyEncoder) -> float:
     seconds = 0.0
     for _ in range(2):
         start = time.monotonic()
-        embed(slide, sample, model.encoder, precision=model.precision)
+        embed(slide, sample, model.encoder, batch=_SAMPLE_TILES, precision=model.precision)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds = time.monotonic() - start

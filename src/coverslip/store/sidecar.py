@@ -181,6 +181,20 @@ def unfinished(folder: Path) -> dict[str, bool]:
     return found
 
 
+def is_held(folder: Path, slide: str) -> bool:
+    """True where a process works on the slide at this moment; costs nothing, and promises nothing of the next."""
+    try:
+        with sidecar_path(folder, slide).open("rb") as file:
+            return not _lockable(file.fileno())
+    except OSError:
+        return False
+
+
+def sidecar_path(folder: Path, slide: str) -> Path:
+    """Where the unfinished rows of a slide are or would be."""
+    return Path(folder) / f".{slide}.rows"
+
+
 def _lockable(file: int) -> bool:
     if fcntl is None:
         return True

@@ -28,7 +28,7 @@ from coverslip.store.features import read_features
 from coverslip.store.hdf5 import write_hdf5
 from coverslip.store.identity import FORMAT, FeatureIdentity, coords_digest
 from coverslip.store.layouts import read_attributes
-from coverslip.store.sidecar import DONE, SKIPPED, TODO, Header, Sidecar
+from coverslip.store.sidecar import DONE, SKIPPED, TODO, Header, Sidecar, sidecar_path
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 _BLOCK_ROWS = 4096
@@ -55,7 +55,7 @@ class FeatureWriter:
         digest = coords_digest(self.coords)
         assert digest == identity.tiles, "the identity was made for other tiles"
         header = Header(identity.fingerprint, digest, len(coords), self.dim)
-        self._sidecar = Sidecar(folder / f".{slide}.rows", header, slide=slide)
+        self._sidecar = Sidecar(sidecar_path(folder, slide), header, slide=slide)
         # Another run may have finished the slide between the caller's look and our lock: then there is nothing to do.
         self.finished = read_attributes(self.path).get("fingerprint") == identity.fingerprint
 
@@ -124,11 +124,7 @@ class FeatureWriter:
         reasons = self._sidecar.reasons()
         if len(done) == 0:
             self._sidecar.remove()
-            raise FeatureError(
-                f"none of the {len(states)} tiles could be embedded; the first: {reasons.get(0, 'no reason kept')}.",
-                slide=self.slide,
-                code="empty",
-            )
+            raise none_embedded(self.slide, {int(i): reasons.get(int(i), "no reason kept") for i in skipped})
         with ExitStack() as on_failure:
             on_failure.callback(self._sidecar.close)
             write_feature_file(
@@ -189,6 +185,14 @@ def write_feature_file(
         small=small,
         attributes={"format": FORMAT, **attributes, "written_by": f"coverslip {__version__}"},
         coords_attributes=coords_attributes,
+    )
+
+
+def none_embedded(slide: str, skipped: dict[int, str]) -> FeatureError:
+    """What a slide of damaged tiles alone is told as."""
+    first = skipped[min(skipped)]
+    return FeatureError(
+        f"none of the {len(skipped)} tiles could be embedded; the first: {first}.", slide=slide, code="empty"
     )
 
 
