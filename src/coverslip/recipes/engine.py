@@ -37,8 +37,8 @@ class Engine(ABC):
         """What environment.json says of the engine: its name, and what it has. No addresses, no host names."""
 
     @abstractmethod
-    def embed(self, job: Job, slides: list[str]) -> dict[str, str]:
-        """Makes the feature files of these slides; the slides that failed with the reasons.
+    def embed(self, job: Job, slides: list[str], *, shard: str = "1/1") -> dict[str, str]:
+        """Makes the feature files of these slides, which are a shard; the slides that failed with the reasons.
 
         What is finished is used again, an unfinished slide is gone on with, and one that another process is writing is
         waited for.

@@ -33,8 +33,8 @@ class Local(Engine):
     def describe(self) -> dict[str, Any]:
         return {"name": "local"}
 
-    def embed(self, job: Job, slides: list[str]) -> dict[str, str]:
-        return embed_slides(job, slides)
+    def embed(self, job: Job, slides: list[str], *, shard: str = "1/1") -> dict[str, str]:
+        return embed_slides(job, slides, shard=shard)
 
     def map(
         self, work: Callable[[Item], Result], items: Sequence[Item], *, device: str = "cpu", devices: int = 1
