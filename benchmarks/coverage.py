@@ -1,0 +1,358 @@
+"""Do 95 % intervals hold the truth 95 times in 100, and do tests reject 5 true hypotheses in 100? Simulated.
+
+    python benchmarks/coverage.py                       # all parts, 10,000 cohorts each: hours on one core
+    python benchmarks/coverage.py --runs 1000           # minutes
+    python benchmarks/coverage.py --only folds tests    # some parts
+
+Fixed cohorts have one model, whose true figures are known or taken from a very large cohort. Cross-validations fit a
+linear model anew in every fold; the truth is the mean figure, on all patients there are, of models from as many
+training patients. Prints a table a part and writes them to coverage.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import machine, table
+from numpy import ndarray
+from scipy.special import expit, ndtr, ndtri
+from scipy.stats import t as student
+
+from coverslip.eval import bootstrap, patient_bootstrap
+from coverslip.eval.auroc_interval import auroc_interval, newcombe, placements
+from coverslip.eval.calibration import slope_and_intercept
+from coverslip.eval.compare import corrected_t, holm, paired_delong
+from coverslip.eval.conformal import cv_plus_interval, cv_plus_sets, split_conformal
+from coverslip.eval.decision import decision_curve
+from coverslip.eval.fixed_cohort import fixed_cohort
+from coverslip.eval.interval import nadeau_bengio, resampled_weights
+from coverslip.eval.metrics import classification_metrics
+from coverslip.eval.ood import likeness
+from coverslip.eval.reduce import Units
+
+AUROCS = (0.6, 0.75, 0.9, 0.95, 0.99)
+# How far the smaller class scatters, in standard deviations of the larger.
+SCATTER = {"alike": 1.0, "half": 0.5, "twice": 2.0}
+SMALL = [(5, 5), (5, 20), (5, 100), (10, 10), (10, 40), (20, 20), (20, 80), (20, 400), (49, 49), (49, 200)]
+LARGE = [(50, 50), (50, 200), (100, 100), (100, 400), (200, 200), (500, 500)]
+FEATURES, FOLDS = 10, 5
+Row = dict[str, Any]
+
+
+def auroc_small(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """AUROC of a fixed cohort, under 50 in the smaller class, and what Newcombe's method 5 does by itself."""
+    for m, n in SMALL:
+        for name, scatter in SCATTER.items():
+            yield from (_auroc_cell(m, n, scatter, auroc, runs, rng, name) for auroc in AUROCS)
+        yield from (_auroc_cell(m, n, 1.0, auroc, runs, rng, "alike, tied", step=0.5) for auroc in (0.75, 0.95))
+
+
+def auroc_large(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """AUROC of a fixed cohort, from 50 in the smaller class; 1,000 resamples."""
+    # Draws depend on seed and patients alone, not on scores: the same in all cohorts of a size.
+    drawn = cache(lambda m, n: [np.concatenate(list(resampled_weights(np.arange(m + n), _labels(m, n), 1000, 0)))])
+    kept = bootstrap.resampled_weights
+    for m, n in LARGE:
+        bootstrap.resampled_weights = lambda *_, m=m, n=n: drawn(m, n)
+        for name in ("alike", "twice"):
+            yield from (_auroc_cell(m, n, SCATTER[name], auroc, runs, rng, name) for auroc in AUROCS[1:])
+        drawn.cache_clear()
+    bootstrap.resampled_weights = kept
+
+
+def _auroc_cell(
+    m: int, n: int, scatter: float, auroc: float, runs: int, rng: np.random.Generator, name: str, step: float = 0.0
+) -> Row:
+    positive = _labels(m, n) == 1
+    shift = float(ndtri(auroc)) * np.sqrt(1 + scatter**2)
+    truth = _tied_auroc(shift, scatter, step) if step else auroc
+    held = alone = resampled = 0
+    width = 0.0
+    for _ in range(runs):
+        score = np.concatenate([rng.normal(shift, scatter, m), rng.normal(0, 1, n)])
+        score = np.round(score / step) * step if step else score
+        found = auroc_interval(positive, score, resamples=1000)
+        held += found.low <= truth <= found.high
+        width += found.high - found.low
+        resampled += "BCa" in found.how
+        low, high = newcombe(found.value, m, n)
+        alone += low <= truth <= high
+    return {
+        "classes": f"{m} : {n}",
+        "scatter": name,
+        "auroc": round(truth, 4),
+        "covered": held / runs,
+        "newcombe_alone": alone / runs,
+        "width": width / runs,
+        "bca": resampled / runs,
+        "runs": runs,
+    }
+
+
+def shares(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """The other figures of a fixed cohort."""
+    names = ("accuracy", "balanced_accuracy", "f1", "auprc", "brier")
+    for m, n in ((5, 5), (5, 45), (10, 10), (10, 90), (20, 20), (20, 180), (50, 200)):
+        for signal in (1.0, 2.3):
+            for factor in (1, 3):
+
+                def stated(y: ndarray, signal: float = signal, factor: int = factor, odds: float = m / n) -> ndarray:
+                    z = signal * rng.normal(signal * y, 1) - signal**2 / 2 + np.log(odds) / 2
+                    p = expit(factor * z)
+                    return np.stack([1 - p, p], axis=1)
+
+                everyone = (np.arange(400_000) < 400_000 * m / (m + n)).astype(int)
+                truth = classification_metrics(everyone, stated(everyone), ("0", "1"))
+                held, given = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+                y, ids = _labels(m, n), np.arange(m + n).astype(str)
+                for _ in range(runs):
+                    found = fixed_cohort(Units(ids, ids, y, stated(y)), ("0", "1"), resamples=1)
+                    for metric in names:
+                        interval = found[metric]
+                        if interval.low is not None:
+                            given[metric] += 1
+                            held[metric] += interval.low <= truth[metric] <= interval.high
+                model = "calibrated" if factor == 1 else "overconfident"
+                covered = {name: held[name] / given[name] if given[name] else None for name in names}
+                yield {"classes": f"{m} : {n}", "signal": signal, "model": model, **covered, "runs": runs}
+
+
+def decisions(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Net benefit at three thresholds, calibration slope and intercept."""
+    everyone = expit(rng.normal(-1.5, 1.3, 500_000))
+    truth = decision_curve(rng.random(500_000) < everyone, everyone, thresholds=[0.1, 0.2, 0.4])
+    for n in (25, 50, 100, 250):
+        held: dict[str, list[bool]] = {}
+        for _ in range(runs):
+            p = expit(rng.normal(-1.5, 1.3, n))
+            y = rng.random(n) < p
+            for found, true in zip(decision_curve(y, p, thresholds=[0.1, 0.2, 0.4]), truth):
+                for name in ("model", "versus_all"):
+                    inside = found[name]["low"] <= true[name]["value"] <= found[name]["high"]
+                    held.setdefault(f"net benefit at {true['threshold']}, {name}", []).append(inside)
+            for name, figure, right in zip(("slope", "intercept"), slope_and_intercept(p, y), (1.0, 0.0)):
+                if figure.value is not None:
+                    low, high = (end if end is not None else right for end in (figure.low, figure.high))
+                    held.setdefault(name, []).append(low <= right <= high)
+        for name, inside in held.items():
+            yield {"patients": n, "figure": name, "covered": float(np.mean(inside)), "runs": runs}
+
+
+def delong(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Two equally good models on one fixed cohort: how often p is under .05, by Welch's t (ours) and by DeLong's z."""
+    for m, n in ((5, 5), (5, 45), (10, 10), (10, 90), (25, 25), (50, 200)):
+        positive = _labels(m, n) == 1
+        for auroc in (0.75, 0.9):
+            shift = float(ndtri(auroc)) * np.sqrt(2)
+            ours = theirs = 0
+            for _ in range(runs):
+                shared = rng.normal(0, np.sqrt(0.5), m + n) + shift * positive
+                scores = shared + rng.normal(0, np.sqrt(0.5), (2, m + n))
+                found = paired_delong(positive, *scores)
+                ours += found.p is not None and found.p < 0.05
+                theirs += found.statistic is not None and abs(found.statistic) > 1.959964
+            yield {
+                "classes": f"{m} : {n}",
+                "auroc": auroc,
+                "rejected": ours / runs,
+                "by_z": theirs / runs,
+                "runs": runs,
+            }
+
+
+def folds(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """AUROC of a procedure by 5-fold cross-validation, every fold refitted: Nadeau-Bengio, the usual t, and pooled."""
+    for n, prevalence in ((50, 0.5), (100, 0.5), (100, 0.2), (300, 0.3)):
+        delta = _delta(0.75)
+        truth = _true_auroc(int(n * (1 - 1 / FOLDS)), prevalence, delta, rng)
+        held = {"nadeau_bengio": 0, "usual_t": 0, "pooled": 0}
+        for run in range(runs):
+            x, y, fold = _cohort(n, prevalence, delta, rng)
+            score = np.empty(n)
+            values = []
+            for f in range(FOLDS):
+                test = fold == f
+                score[test] = x[test] @ _fit(x[~test], y[~test])
+                values.append(placements(y[test] == 1, score[test]).auroc)
+            for name, ratio in (("nadeau_bengio", 1 / (FOLDS - 1)), ("usual_t", 1e-9)):
+                found = nadeau_bengio(values, 1, ratio)
+                held[name] += found.low is not None and found.low <= truth <= found.high
+            p = np.stack([-score, score], axis=1)
+            pooled = patient_bootstrap("auroc", y, p, np.arange(n), 300, run)
+            held["pooled"] += pooled.low is not None and pooled.low <= truth <= pooled.high
+        yield {
+            "patients": n,
+            "prevalence": prevalence,
+            "truth": truth,
+            **{k: v / runs for k, v in held.items()},
+            "runs": runs,
+        }
+
+
+def tests(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Equally good procedures, every fold refitted: how often one of them is called different from the reference."""
+    for n, methods in ((50, 2), (100, 2), (300, 2), (100, 5)):
+        # Each method sees features of its own, as informative as those of the others.
+        delta = np.tile(_delta(0.75), methods)
+        corrected = usual = family = unheld = 0
+        for _ in range(runs):
+            x, y, fold = _cohort(n, 0.4, delta, rng)
+            values = np.empty((methods, FOLDS))
+            for f in range(FOLDS):
+                test = fold == f
+                for k in range(methods):
+                    mine = slice(k * FEATURES, (k + 1) * FEATURES)
+                    values[k, f] = placements(y[test] == 1, x[test, mine] @ _fit(x[~test, mine], y[~test])).auroc
+            gaps = values[1:] - values[0]
+            p = [corrected_t(gap.tolist(), FOLDS - 1, 1).p for gap in gaps]
+            plain = 2 * student.sf(np.abs(gaps.mean(1) / (gaps.std(1, ddof=1) / np.sqrt(FOLDS))), FOLDS - 1)
+            corrected += p[0] is not None and p[0] < 0.05
+            usual += plain[0] < 0.05
+            family += any(q is not None and q < 0.05 for q in holm(p))
+            unheld += any(q is not None and q < 0.05 for q in p)
+        yield {
+            "patients": n,
+            "methods": methods,
+            "corrected_t": corrected / runs,
+            "usual_t": usual / runs,
+            "any_after_holm": family / runs,
+            "any_without": unheld / runs,
+            "runs": runs,
+        }
+
+
+def conformal(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Prediction sets and ranges at 95 %: the share of new patients whose truth is inside, and its spread over runs."""
+    delta = _delta(0.8)
+    for n in (40, 100, 200):
+        held: dict[str, list[float]] = {}
+        for _ in range(runs):
+            x, y, fold = _cohort(n, 0.3, delta, rng)
+            new_x, new_y, _ = _cohort(100, 0.3, delta, rng)
+            fits = [_fit(x[fold != f], y[fold != f]) for f in range(FOLDS)]
+            out_of_fold = _p(np.array([x[i] @ fits[fold[i]] for i in range(n)]))
+            new = np.stack([_p(new_x @ fit) for fit in fits])
+            apart = _fit(*_cohort(n, 0.3, delta, rng)[:2])
+            split = split_conformal(y, _p(x @ apart)).sets(_p(new_x @ apart))
+            plus = cv_plus_sets(y, out_of_fold, fold, new)
+            for name, sets in (("split, by class", split), ("CV+, by class", plus)):
+                inside = sets[np.arange(len(new_y)), new_y]
+                for k in (0, 1):
+                    held.setdefault(f"{name}: class {k}", []).append(float(inside[new_y == k].mean()))
+            # A number: the first feature from the others.
+            lines = [np.linalg.lstsq(x[fold != f, 1:], x[fold != f, 0], rcond=None)[0] for f in range(FOLDS)]
+            residual = np.abs(x[:, 0] - np.array([x[i, 1:] @ lines[fold[i]] for i in range(n)]))
+            low, high = cv_plus_interval(residual, fold, np.stack([new_x[:, 1:] @ line for line in lines]))
+            held.setdefault("CV+ range", []).append(float(((low <= new_x[:, 0]) & (new_x[:, 0] <= high)).mean()))
+        for name, covered in held.items():
+            yield {"patients": n, "what": name, "covered": np.mean(covered), "sd": np.std(covered), "runs": runs}
+
+
+def unlike(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Slides of the same kind that are flagged as unlike at 5 %, and of another kind."""
+    for n in (30, 100, 300):
+        false, unlike_ones, stated = [], [], []
+        for _ in range(max(20, runs // 100)):
+            mixing = rng.normal(size=(32, 32)) / np.sqrt(32)
+            made = likeness(rng.normal(size=(n, 32)) @ mixing, np.arange(n))
+            false.append(made.flagged(rng.normal(size=(200, 32)) @ mixing).mean())
+            unlike_ones.append(made.flagged(rng.normal(size=(200, 32)) @ mixing + 2).mean())
+            stated.append(made.false_alarms.low <= 0.05 <= made.false_alarms.high)
+        yield {
+            "patients": n,
+            "false_alarms": np.mean(false),
+            "found": np.mean(unlike_ones),
+            "rate_in_interval": np.mean(stated),
+        }
+
+
+def _labels(m: int, n: int) -> ndarray:
+    return (np.arange(m + n) < m).astype(np.int64)
+
+
+def _tied_auroc(shift: float, scatter: float, step: float) -> float:
+    """The AUROC of rounded scores, from the chance of each step."""
+    edges = np.arange(-12, 16, step) + step / 2
+    x = np.diff(ndtr((edges - shift) / scatter))
+    y = np.diff(ndtr(edges))
+    return float(x @ (np.cumsum(y) - y / 2))
+
+
+def _delta(auroc: float) -> ndarray:
+    """Mean differences of the features, of which the best linear score has this AUROC."""
+    return np.full(FEATURES, float(ndtri(auroc)) * np.sqrt(2 / FEATURES))
+
+
+def _cohort(n: int, prevalence: float, delta: ndarray, rng: np.random.Generator) -> tuple[ndarray, ndarray, ndarray]:
+    """Features, classes, and stratified folds."""
+    y = (np.arange(n) < round(n * prevalence)).astype(np.int64)
+    fold = np.empty(n, dtype=np.int64)
+    for k in (0, 1):
+        members = np.flatnonzero(y == k)
+        fold[members] = rng.permutation(len(members)) % FOLDS
+    return rng.normal(size=(n, len(delta))) + y[:, None] * delta, y, fold
+
+
+def _fit(x: ndarray, y: ndarray) -> ndarray:
+    """Weights of a linear discriminant with a ridge."""
+    means = [x[y == k].mean(axis=0) for k in (0, 1)]
+    apart = x - np.where(y[:, None] == 1, means[1], means[0])
+    return np.linalg.solve(apart.T @ apart / len(x) + np.eye(x.shape[1]), means[1] - means[0])
+
+
+def _p(score: ndarray) -> ndarray:
+    p = expit(2 * score)
+    return np.stack([1 - p, p], axis=1)
+
+
+def _true_auroc(n: int, prevalence: float, delta: ndarray, rng: np.random.Generator) -> float:
+    """The mean AUROC over all patients there are of models from n training patients."""
+    values = []
+    for _ in range(4000):
+        x, y, _ = _cohort(n, prevalence, delta, rng)
+        w = _fit(x, y)
+        values.append(ndtr(w @ delta / np.sqrt(2 * w @ w)))
+    return float(np.mean(values))
+
+
+PARTS: dict[str, Callable[[int, np.random.Generator], Iterator[Row]]] = {
+    part.__name__: part
+    for part in (auroc_small, auroc_large, shares, decisions, delong, folds, tests, conformal, unlike)
+}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float | np.floating):
+        return f"{value:.3f}"
+    return "" if value is None else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=10_000, help="cohorts in each row")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
+    parser.add_argument("--out", type=Path, default=Path("coverage.json"))
+    given = parser.parse_args()
+    print(f"{machine()}; seed {given.seed}")
+    found: dict[str, list[Row]] = {}
+    for place, name in enumerate(PARTS):
+        if name not in given.only:
+            continue
+        # Each part has its own stream, so that it gives the same alone.
+        found[name] = list(PARTS[name](given.runs, np.random.default_rng([given.seed, place])))
+        print(f"\n### {PARTS[name].__doc__}\n")
+        print(
+            table(list(found[name][0]), [[_shown(value) for value in row.values()] for row in found[name]]), flush=True
+        )
+        given.out.write_text(json.dumps({"seed": given.seed, "parts": found}, indent=1, default=float) + "\n")
+
+
+if __name__ == "__main__":
+    main()
