@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from threading import Condition, Lock, Thread
@@ -121,7 +122,20 @@ class OpenBatches:
 
     def _started(self, number: int) -> _Filling:
         index = self._order[number * self._batch : (number + 1) * self._batch]
-        return _Filling(np.empty((len(index), self._side_px, self._side_px, 3), dtype=np.uint8), index)
+        shape = (len(index), self._side_px, self._side_px, 3)
+        return _Filling(room_for(math.prod(shape)).reshape(shape), index)
+
+
+def room_for(num_bytes: int) -> UInt8[ndarray, s]:
+    """Memory to decode into, 16 bytes behind a multiple of 64.
+
+    Where rows of pixels start at a multiple of 32, libjpeg-turbo turns YCbCr into RGB with stores that go past the
+    caches, and the next step fetches every pixel back from memory: decoding takes a tenth to a quarter longer. The
+    offset costs nothing where that is not so.
+    """
+    whole = np.empty(num_bytes + 64, dtype=np.uint8)
+    start = (16 - whole.ctypes.data) % 64
+    return whole[start : start + num_bytes]
 
 
 class _Filling:

@@ -285,7 +285,7 @@ class Slide:
         side = float(snapped(tiles.span_px / scale))
         if side * side > _BAND_PX:
             return None
-        route = plan(grid, size, snapped(tiles.xy / scale), side)
+        route = plan(grid, size, snapped(tiles.xy / scale), side, tiles.spec.size_px)
         if route is None:
             return None
 
@@ -295,7 +295,7 @@ class Slide:
                 return reader.piece(level.index, index, halvings=halvings, out=room)
 
         batches = OpenBatches(route.order, side_px=tiles.spec.size_px, batch=batch)
-        return deliver(batches, Sweep(route, grid, size, read, batches), len(route.pieces), threads=threads)
+        return deliver(batches, Sweep(route, grid, read, batches), len(route.pieces), threads=threads)
 
     def _level_for(self, wanted: float) -> int:
         return best_level([level.downsample for level in self.levels], wanted)

@@ -25,7 +25,7 @@ from numpy import ndarray
 
 from coverslip.base.errors import SlideError
 from coverslip.base.geometry import Size
-from coverslip.slide.batches import CLOSED, OpenBatches
+from coverslip.slide.batches import CLOSED, OpenBatches, room_for
 from coverslip.slide.reader import Grid
 from coverslip.slide.resample import Region, resample, touched
 
@@ -40,32 +40,42 @@ class Plan:
     """Which pieces are read, in which order, and which tiles they make.
 
     `pieces` (m,) are numbers in the grid, one for each step. `order` (n,) are the rows of the tiles as they become
-    complete: a tile's place is its position there. `corners` (n, 2) are the pixels (x, y) of the level, maybe with
-    fractions, where the tile of each place starts, `side` its width and height there. `makers` are the steps that make
-    each place, `users` the places that each step makes, both in rising order.
+    complete: a tile's place is its position there. `boxes` (n, 2) is how many whole pixels each place touches (width,
+    height), `regions` (n, 2) where it starts within them (x, y), `side` its width and height.
+
+    `shares` holds what a piece gives to a place, for the places one after the other: the step, then left, right, top
+    and bottom within the tile's whole pixels, then left and top within the piece. Those of a place are the rows from
+    `starts[place]` to `starts[place + 1]`. `users` are the places that each step gives to, rising.
+
+    `ratios` (n,) is the whole number by which each place shrinks where no pixel of it needs two pieces, else 0.
+    `alone` (m,) says for each step that its piece, as it is, is the one tile it gives to.
     """
 
     pieces: list[int]
     order: Int64[ndarray, n]
-    corners: ndarray
+    regions: ndarray
     side: float
-    makers: list[list[int]]
+    boxes: ndarray
+    shares: ndarray
+    starts: list[int]
     users: list[list[int]]
+    ratios: list[int]
+    alone: list[bool]
 
 
-def plan(grid: Grid, size: Size, corners: ndarray, side: float) -> Plan | None:
+def plan(grid: Grid, size: Size, corners: ndarray, side: float, side_px: int) -> Plan | None:
     """The plan for tiles at `corners` (n, 2), squares of `side`, both in pixels of a level of `size` that is stored as
-    `grid`; None where too many pieces would have to be kept."""
-    x, right = touched(corners[:, 0], side, size.width)
-    y, bottom = touched(corners[:, 1], side, size.height)
-    first = np.stack([x // grid.piece.width, y // grid.piece.height])  # (2, n): column and row
-    last = np.stack([(right - 1) // grid.piece.width, (bottom - 1) // grid.piece.height])
+    `grid`, which become `side_px` pixels wide; None where too many pieces would have to be kept."""
+    edges = [touched(corners[:, axis], side, size[axis]) for axis in (0, 1)]
+    low, high = (np.stack(edge) for edge in zip(*edges))  # (2, n): x and y
+    piece_size = np.array(grid.piece)[:, None]
+    first, last = low // piece_size, (high - 1) // piece_size
     columns, rows = (last - first + 1).max(axis=1).tolist()
 
     # All pieces of a row of tiles are there before the row is done; a strip also needs what its last tile reaches into.
-    kept = int(PIECE_BYTES // (rows * grid.piece.width * grid.piece.height * 3))
-    strip_columns = max(1, kept - (columns - 1))
-    if (columns if strip_columns == 1 else 1) * rows * grid.piece.width * grid.piece.height * 3 > _MOST_PIECE_BYTES:
+    row_bytes = rows * grid.piece.width * grid.piece.height * 3
+    strip_columns = max(1, PIECE_BYTES // row_bytes - (columns - 1))
+    if columns * row_bytes > _MOST_PIECE_BYTES:
         return None
     tile, column, row = _pairs(first, last)
     strip = first[0][tile] // strip_columns
@@ -73,25 +83,49 @@ def plan(grid: Grid, size: Size, corners: ndarray, side: float) -> Plan | None:
 
     # One step for each piece of each strip; `step` (pairs,) is the step that gives a pair's tile its pixels.
     wanted, inverse = np.unique(strip * (grid.columns * grid.rows) + piece, return_inverse=True)
-    strip, piece = np.divmod(wanted, grid.columns * grid.rows)
-    sequence = np.lexsort((grid.offsets[piece], piece // grid.columns, strip))
-    step = np.empty_like(sequence)
-    step[sequence] = np.arange(len(sequence))
-    step = step[inverse]
+    strip, pieces = np.divmod(wanted, grid.columns * grid.rows)
+    sequence = np.lexsort((grid.offsets[pieces], pieces // grid.columns, strip))
+    step = _positions(sequence)[inverse]
 
     complete = np.zeros(len(corners), dtype=np.int64)
     np.maximum.at(complete, tile, step)
     order = np.argsort(complete, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
+    place = _positions(order)[tile]
+
+    corner = np.stack([column, row]) * piece_size  # (2, pairs): of the piece, in the level
+    begin = np.maximum(low[:, tile], corner)
+    end = np.minimum(high[:, tile], corner + piece_size)
+    (left, top), (right, bottom) = begin - low[:, tile], end - low[:, tile]
+    shares = np.stack([step, left, right, top, bottom, *(begin - corner)], axis=1).astype(np.int32)
+    shares = shares[np.lexsort((step, place))]
+    starts = np.concatenate([[0], np.cumsum(np.bincount(place, minlength=len(order)))])
+    regions, boxes = (corners - low.T)[order], (high - low).T[order]
+    users = _grouped(step, place, len(sequence))
+
+    ratio = round(side / side_px)
+    apart = (regions == 0).all(axis=1) & (boxes == ratio * side_px).all(axis=1)
+    if ratio > 1:
+        apart &= ~np.logical_or.reduceat((shares[:, 1:5] % ratio).any(axis=1), starts[:-1])
+    whole = apart & (np.diff(starts) == 1) & (ratio == 1) & (grid.piece == (side_px, side_px))
     return Plan(
-        pieces=piece[sequence].tolist(),
+        pieces=pieces[sequence].tolist(),
         order=order,
-        corners=corners[order],
+        regions=regions,
         side=side,
-        makers=_grouped(place[tile], step, len(order)),
-        users=_grouped(step, place[tile], len(sequence)),
+        boxes=boxes,
+        shares=shares,
+        starts=starts.tolist(),
+        users=users,
+        ratios=np.where(apart, ratio, 0).tolist(),
+        alone=[len(places) == 1 and bool(whole[places[0]]) for places in users],
     )
+
+
+def _positions(order: ndarray) -> ndarray:
+    """Where each number stands in an order of all of them."""
+    positions = np.empty_like(order)
+    positions[order] = np.arange(len(order))
+    return positions
 
 
 def _pairs(first: Int64[ndarray, "2 n"], last: Int64[ndarray, "2 n"]) -> tuple[ndarray, ndarray, ndarray]:
@@ -118,40 +152,56 @@ class Sweep:
     pixels of a piece and may put them into the room it is handed."""
 
     def __init__(
-        self, plan: Plan, grid: Grid, size: Size, read: Callable[[int, ndarray], ndarray], batches: OpenBatches
+        self, plan: Plan, grid: Grid, read: Callable[[int, UInt8[ndarray, s]], ndarray], batches: OpenBatches
     ) -> None:
         self._plan, self._read, self._batches = plan, read, batches
-        self._piece, self._columns = grid.piece, grid.columns
-        (self._left, self._right), (self._top, self._bottom) = (
-            tuple(edge.tolist() for edge in touched(plan.corners[:, axis], plan.side, size[axis])) for axis in (0, 1)
-        )
-        self._missing = [len(steps) for steps in plan.makers]
+        self._missing = np.diff(plan.starts).tolist()
         self._wanted = [len(places) for places in plan.users]
         self._decoded: dict[int, _Decoded] = {}
+        self._lost = False
         self._lock = Lock()
         self._rooms = _Rooms(grid.piece.width * grid.piece.height * 3)
         # A tile touches at most one pixel more than its side, and at least one.
         self._scratch = _Rooms((math.ceil(plan.side) + 1) ** 2 * 3)
 
     def __call__(self, step: int) -> None:
-        self._decoded[step] = self._decode(self._plan.pieces[step])
+        places = self._plan.users[step]
+        if self._plan.alone[step]:
+            self._decode_into(step, places[0])
+            return
+        self._decoded[step] = self._decode(step)
         complete = []
         with self._lock:
-            for place in self._plan.users[step]:
+            for place in places:
                 self._missing[place] -= 1
                 if not self._missing[place]:
                     complete.append(place)
         for place in complete:
             self._make(place)
 
-    def _decode(self, piece: int) -> _Decoded:
+    def _decode_into(self, step: int, place: int) -> None:
+        """Decodes a piece that is a whole tile where it belongs."""
+        image, error = self._batches.room(place), None
+        room = image.reshape(-1)
+        try:
+            pixels = self._read(self._plan.pieces[step], room)
+            if not np.may_share_memory(pixels, room):
+                image[:] = pixels
+        except SlideError as lost:
+            if lost.code == CLOSED:
+                raise
+            error = lost.message
+        self._batches.finish(place, error=error)
+
+    def _decode(self, step: int) -> _Decoded:
         room = self._rooms.take()
         try:
-            pixels = self._read(piece, room)
+            pixels = self._read(self._plan.pieces[step], room)
         except SlideError as error:
             if error.code == CLOSED:
                 raise
             self._rooms.give(room)
+            self._lost = True
             return _Decoded(room[:0], None, error.message)
         if not np.may_share_memory(pixels, room):
             self._rooms.give(room)
@@ -160,45 +210,43 @@ class Sweep:
 
     def _make(self, place: int) -> None:
         image = self._batches.room(place)
-        steps = self._plan.makers[place]
-        error = next((e for e in (self._decoded[step].error for step in steps) if e is not None), None)
-        if error is None:
-            self._fill(place, image)
-        self._batches.finish(place, error=error)
+        plan, held = self._plan, self._decoded
+        shares = plan.shares[plan.starts[place] : plan.starts[place + 1]].tolist()
+        error = self._lost and next((held[share[0]].error for share in shares if held[share[0]].error), None)
+        if not error:
+            self._fill(image, place, shares)
+        self._batches.finish(place, error=error or None)
         with self._lock:
-            for step in steps:
+            for share in shares:
+                step = share[0]
                 self._wanted[step] -= 1
                 if not self._wanted[step]:
-                    room = self._decoded.pop(step).room
+                    room = held.pop(step).room
                     if room is not None:
                         self._rooms.give(room)
 
-    def _fill(self, place: int, image: UInt8[ndarray, "h w 3"]) -> None:
-        """Puts a tile together and writes it, resampled, into `image`."""
-        left, top = self._left[place], self._top[place]
-        width, height = self._right[place] - left, self._bottom[place] - top
-        out = Size(image.shape[1], image.shape[0])
-        x, y = self._plan.corners[place].tolist()
-        region = Region(x - left, y - top, self._plan.side, self._plan.side)
-        if region == (0, 0, *out) and (width, height) == out:
-            self._gather(place, image)
+    def _fill(self, image: UInt8[ndarray, "h w 3"], place: int, shares: list[list[int]]) -> None:
+        """Puts a tile together from what pieces give to it and writes it, resampled, into `image`."""
+        ratio, held = self._plan.ratios[place], self._decoded
+        if ratio == 1:
+            for step, left, right, top, bottom, x, y in shares:
+                image[top:bottom, left:right] = held[step].pixels[y : y + bottom - top, x : x + right - left]
             return
+        if ratio:
+            for step, left, right, top, bottom, x, y in shares:
+                part = held[step].pixels[y : y + bottom - top, x : x + right - left]
+                size = Size((right - left) // ratio, (bottom - top) // ratio)
+                image[top // ratio : bottom // ratio, left // ratio : right // ratio] = resample(part, size)
+            return
+        width, height = self._plan.boxes[place].tolist()
         scratch = self._scratch.take()
         pixels = scratch[: height * width * 3].reshape(height, width, 3)
-        self._gather(place, pixels)
-        image[:] = resample(pixels, out, region)
+        for step, left, right, top, bottom, x, y in shares:
+            pixels[top:bottom, left:right] = held[step].pixels[y : y + bottom - top, x : x + right - left]
+        x, y = self._plan.regions[place].tolist()
+        region = Region(x, y, self._plan.side, self._plan.side)
+        image[:] = resample(pixels, Size(len(image), len(image)), region)
         self._scratch.give(scratch)
-
-    def _gather(self, place: int, pixels: UInt8[ndarray, "h w 3"]) -> None:
-        """Copies what each piece has of a tile."""
-        left, top, right, bottom = self._left[place], self._top[place], self._right[place], self._bottom[place]
-        for step in self._plan.makers[place]:
-            row, column = divmod(self._plan.pieces[step], self._columns)
-            x, y = column * self._piece.width, row * self._piece.height
-            x0, x1 = max(left, x), min(right, x + self._piece.width)
-            y0, y1 = max(top, y), min(bottom, y + self._piece.height)
-            piece = self._decoded[step].pixels
-            pixels[y0 - top : y1 - top, x0 - left : x1 - left] = piece[y0 - y : y1 - y, x0 - x : x1 - x]
 
 
 @dataclass(frozen=True)
@@ -212,24 +260,17 @@ class _Decoded:
 
 @final
 class _Rooms:
-    """Buffers of one length that are used again and again: fresh memory costs a page fault for every 4 KiB.
-
-    They start 16 bytes behind a multiple of 64. Where rows of pixels start at a multiple of 32, libjpeg-turbo turns
-    YCbCr into RGB with stores that go past the caches, and the next step fetches every pixel back from memory: decoding
-    takes a tenth to a quarter longer. The offset costs nothing where that is not so.
-    """
+    """Buffers of one length that are used again and again: fresh memory costs a page fault for every 4 KiB."""
 
     def __init__(self, num_bytes: int) -> None:
         self._num_bytes = num_bytes
         self._free: list[ndarray] = []
 
-    def take(self) -> UInt8[ndarray, n]:
+    def take(self) -> UInt8[ndarray, s]:
         try:
             return self._free.pop()
         except IndexError:
-            whole = np.empty(self._num_bytes + 64, dtype=np.uint8)
-            start = (16 - whole.ctypes.data) % 64
-            return whole[start : start + self._num_bytes]
+            return room_for(self._num_bytes)
 
-    def give(self, room: UInt8[ndarray, n]) -> None:
+    def give(self, room: UInt8[ndarray, s]) -> None:
         self._free.append(room)

@@ -137,12 +137,7 @@ class TiffPage:
             SlideError: it is missing or damaged.
         """
         planes = [self._plane(self.data(file, index, p), index, halvings, out) for p in range(len(self.offsets))]
-        rgb = self._rgb(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2))
-        found = Size(rgb.shape[1], rgb.shape[0])
-        # Some writers, and some decoders, leave out what lies outside the image.
-        if found not in {_halved(self._stored_size(index), halvings), _halved(self._inside(index), halvings)}:
-            raise self._lost(index, f"has {found.width} x {found.height} px")
-        return rgb
+        return self._rgb(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2))
 
     def _plane(self, data: bytes, index: int, halvings: int, out: ndarray | None) -> ndarray:
         if self._raw:
@@ -152,14 +147,19 @@ class TiffPage:
             return self._jpeg(data, index, halvings, out if self._plane_samples == self._samples else None)
         if self._compression in _JPEG2000 and not data.rstrip(b"\0").endswith(b"\xff\xd9"):
             raise self._lost(index, "is cut short")
-        decoded, _, _ = self._decode(data, index)
-        return decoded[0]
+        decoded = self._decode(data, index)[0][0]
+        found = Size(decoded.shape[1], decoded.shape[0])
+        # Some decoders leave out what lies outside the image.
+        if found not in {self._stored_size(index), self._inside(index)}:
+            raise self._lost(index, f"has {found.width} x {found.height} px")
+        return decoded
 
     def _jpeg(self, data: bytes, index: int, halvings: int, out: ndarray | None) -> ndarray:
-        size, inside = self._stored_size(index), self._inside(index)
+        size = self._stored_size(index)
         try:
             rgb = self._jpeg_decoder.decode(data, size, halvings=halvings, out=out)
         except ValueError as error:
+            inside = self._inside(index)
             if inside == size:
                 raise self._lost(index, f"is damaged ({error})") from error
             # Some writers store only what lies inside the image of the tiles at its edge.
@@ -207,10 +207,6 @@ class TiffPage:
         row, column = divmod(index, self.columns)
         kind = f"Tile (column {column}, row {row})" if self.tiled else f"Strip {index}"
         return SlideError(f"{kind} of a {self.size.width} x {self.size.height} px image {what}.", code="decode_failed")
-
-
-def _halved(size: Size, times: int) -> Size:
-    return Size(-(-size.width >> times), -(-size.height >> times))
 
 
 def _on_white(pixels: UInt8[ndarray, "h w 4"], extra: tuple[int, ...]) -> UInt8[ndarray, "h w 3"]:
