@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coverslip.base.errors import StoreError, TableError
-from coverslip.base.files import atomic, confined, safe_name, storage_errors, write_json, write_text
+from coverslip.base.files import atomic, confined, remove_abandoned, safe_name, storage_errors, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
@@ -23,6 +23,28 @@ def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    left = [tmp_path / ".a.txt.x1.part", tmp_path / "deep" / ".b.txt.x2.part"]
+    for path in left:
+        path.write_text("half")
+    (tmp_path / "a.part").write_text("not ours: it is not hidden")
+    script = (
+        "import sys; from pathlib import Path; from coverslip.base.files import atomic\n"
+        "with atomic(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('whole'); print('writing', flush=True); sys.stdin.read()"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "c.txt")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert writer.stdout is not None and writer.stdout.readline() == b"writing\n"
+    remove_abandoned(tmp_path)
+    assert not any(path.exists() for path in left)
+    writer.communicate()
+    assert writer.returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.part", "c.txt", "deep"]
 
 
 def test_a_written_file_has_the_rights_of_a_plain_one(tmp_path: Path) -> None:

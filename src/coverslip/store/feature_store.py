@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from coverslip.base.errors import FeatureError
-from coverslip.base.files import safe_name
+from coverslip.base.files import remove_abandoned, safe_name
 from coverslip.store.features import ARRAY_SUFFIXES, HDF5_SUFFIXES, Features, Reader, read_features
 from coverslip.store.layouts import Frame, read_attributes
 from coverslip.store.packed import PackedFeatures
@@ -87,6 +87,7 @@ class FeatureStore:
             finished = self.path(path.name[1 : -len(".rows")])
             if finished.is_file():
                 remove_stale(path, str(read_attributes(finished).get("fingerprint")))
+        remove_abandoned(self.folder)
 
     def dim(self, slides: Iterable[str] | None = None) -> int:
         """The feature width that all of `slides` (default: every slide) share.

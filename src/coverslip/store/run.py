@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from coverslip.base.errors import SettingsError
-from coverslip.base.files import storage_errors, write_text
+from coverslip.base.files import remove_abandoned, storage_errors, write_text
 from coverslip.base.settings import dump_toml
 from coverslip.base.study import Study, load_study
 from coverslip.cohort import Split
@@ -33,13 +33,14 @@ class RunFolder:
     folder: Path
 
     def create(self) -> RunFolder:
-        """Makes the folder; itself.
+        """Makes the folder, and removes what killed runs left half-written in it; itself.
 
         Raises:
             StoreError: it cannot be written.
         """
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(self.folder)
         return self
 
     @property
@@ -65,6 +66,18 @@ class RunFolder:
     @property
     def evaluation(self) -> Path:
         return self.folder / "evaluation.json"
+
+    @property
+    def audit(self) -> Path:
+        return self.folder / "audit.json"
+
+    @property
+    def tuning(self) -> Path:
+        return self.folder / "tuning.json"
+
+    @property
+    def checklists(self) -> Path:
+        return self.folder / "checklists.json"
 
     @property
     def check(self) -> Path:
