@@ -18,6 +18,7 @@ from coverslip.eval.calibration import (
     reliability_bins,
     slope_and_intercept,
 )
+from coverslip.eval.proportion import wilson
 
 
 def calibrated(n: int, seed: int = 0, *, sharpness: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
@@ -131,12 +132,23 @@ def test_more_than_two_classes_are_said_to_be_classwise_and_top_label() -> None:
     rng = np.random.default_rng(0)
     p = rng.dirichlet([1, 1, 1], 90)
     y = np.array([rng.choice(3, p=row) for row in p])
-    found = calibration(y, p, ("a", "b", "c"), estimates="a test")
-    assert [entry["of"] for entry in found["entries"]] == [
+    assert [entry["of"] for entry in calibration(y, p, ("a", "b", "c"))] == [
         "p(a), classwise",
         "p(b), classwise",
         "p(c), classwise",
         "probability of the decided class, top label",
     ]
-    assert found["estimates"] == "a test"
-    assert [entry["of"] for entry in calibration(y[:0], p[:0, :2], ("n", "p"), estimates="")["entries"]] == ["p(p)"]
+    assert [entry["of"] for entry in calibration(y[:0], p[:0, :2], ("n", "p"))] == ["p(p)"]
+
+
+def test_slides_of_one_patient_are_no_more_patients() -> None:
+    stated, true = calibrated(60)
+    copies = np.repeat(np.arange(60), 5)
+    one, five = (
+        slope_and_intercept(stated, true),
+        slope_and_intercept(stated[copies], true[copies], copies),
+    )
+    for alone, copied in zip(one, five):
+        assert (copied.value, copied.low, copied.high) == pytest.approx((alone.value, alone.low, alone.high), abs=1e-6)
+    bins = reliability_bins(np.full(300, 0.4), true[copies], copies)
+    assert (bins[0].low, bins[0].high) == pytest.approx(wilson(int(true.sum()), 60))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from coverslip.eval.proportion import clopper_pearson, proportion, wilson
+from coverslip.eval.proportion import clopper_pearson, effective_patients, proportion, wilson
 
 
 def test_wilson_is_what_the_formula_gives() -> None:
@@ -57,3 +57,10 @@ def test_nobody_counted_gives_no_proportion() -> None:
     assert (found.value, found.low, found.high) == (None, None, None)
     assert found.reason
     assert proportion(3, 4, exact=True).how == "Clopper-Pearson, 95%"
+
+
+def test_slides_amount_to_at_most_as_many_patients_as_there_are() -> None:
+    assert effective_patients(["a", "b", "c"]) == 3
+    assert effective_patients(["a"] * 10) == 1
+    assert effective_patients(["a"] * 9 + ["b"]) == pytest.approx(100 / 82)
+    assert effective_patients([]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,16 +10,19 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from coverslip.eval.metrics import decisions
-from coverslip.eval.proportion import wilson
+from coverslip.eval.proportion import effective_patients, wilson
 
 
-def risk_coverage(confidence: Float[ndarray, n], wrong: Bool[ndarray, n]) -> dict[str, Any] | None:
+def risk_coverage(
+    confidence: Float[ndarray, n], wrong: Bool[ndarray, n], groups: Sequence[str] | ndarray | None = None
+) -> dict[str, Any] | None:
     """The share of errors among the most confident, for every share of patients that is decided; None without patients.
 
     `coverage` and `risk` have a point for each distinct confidence, highest first, with Wilson's limits; those who are
     equally sure are decided together. `aurc` is the mean risk over all coverages (Geifman, Uziel and El-Yaniv 2019,
     https://arxiv.org/abs/1805.08206); `aurc_by_chance` is what abstaining at random gives, `aurc_at_best` what an
     oracle gives that abstains on the wrong ones first. A confidence is worth something where aurc is well under chance.
+    `groups` names the patient of each unit where units are slides; limits then count patients.
     """
     confidence, wrong = np.asarray(confidence, dtype=np.float64), np.asarray(wrong, dtype=bool)
     n = len(wrong)
@@ -28,7 +32,8 @@ def risk_coverage(confidence: Float[ndarray, n], wrong: Bool[ndarray, n]) -> dic
     last = np.flatnonzero(np.diff(confidence[order], append=-np.inf) < 0)
     errors = np.cumsum(wrong[order])[last]
     decided = last + 1
-    limits = [wilson(int(hits), int(of)) for hits, of in zip(errors, decided)]
+    counted = 1.0 if groups is None else effective_patients(groups) / n
+    limits = [wilson(hits * counted, of * counted) for hits, of in zip(errors, decided)]
     # Within a tie the order is open: errors come evenly.
     evenly = np.interp(np.arange(n + 1), np.concatenate([[0], decided]), np.concatenate([[0], errors]))[1:]
     at_best = np.maximum(0, np.arange(1, n + 1) - (n - wrong.sum()))

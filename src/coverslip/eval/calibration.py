@@ -21,7 +21,7 @@ from scipy.stats import chi2
 from coverslip.base.random import stream
 from coverslip.eval.interval import Interval
 from coverslip.eval.metrics import decisions
-from coverslip.eval.proportion import wilson
+from coverslip.eval.proportion import effective_patients, wilson
 
 # Bins hold the same number of patients: ten of them, and at least this many patients in each.
 MOST_BINS = 10
@@ -88,14 +88,24 @@ def bins_of(stated: Float[ndarray, n]) -> Int[ndarray, n]:
     return packed
 
 
-def reliability_bins(stated: Float[ndarray, n], true: Bool[ndarray, n], *, confidence: float = 0.95) -> list[Bin]:
-    """Bins of equal numbers with Wilson's interval of how often it came true."""
+def reliability_bins(
+    stated: Float[ndarray, n],
+    true: Bool[ndarray, n],
+    groups: Sequence[str] | ndarray | None = None,
+    *,
+    confidence: float = 0.95,
+) -> list[Bin]:
+    """Bins of equal numbers with Wilson's interval of how often it came true.
+
+    `groups` names the patient of each unit where units are slides; intervals then count patients.
+    """
     found = []
     bin_of = bins_of(stated)
     for b in range(int(bin_of.max()) + 1 if len(stated) else 0):
         inside = bin_of == b
         n, hits = int(inside.sum()), int(true[inside].sum())
-        low, high = wilson(hits, n, confidence=confidence)
+        patients = n if groups is None else effective_patients(np.asarray(groups)[inside])
+        low, high = wilson(hits / n * patients, patients, confidence=confidence)
         here = stated[inside]
         found.append(Bin(float(here.min()), float(here.max()), n, float(here.mean()), hits / n, low, high))
     return found
@@ -145,14 +155,19 @@ def brier_parts(stated: Float[ndarray, n], true: Bool[ndarray, n]) -> BrierParts
 
 
 def slope_and_intercept(
-    stated: Float[ndarray, n], true: Bool[ndarray, n], *, confidence: float = 0.95
+    stated: Float[ndarray, n],
+    true: Bool[ndarray, n],
+    groups: Sequence[str] | ndarray | None = None,
+    *,
+    confidence: float = 0.95,
 ) -> tuple[Interval, Interval]:
     """Calibration slope, and calibration in the large, with profile likelihood intervals.
 
     Slope: of the logistic regression of the outcome on logit(stated); 1 is right, under 1 is overconfident (Cox 1958,
     https://doi.org/10.1093/biomet/45.3-4.562). Intercept: of the same with the slope held at 1; 0 is right, over 0
     means that it happens more often than stated. None without both outcomes; a limit is None where the data do not
-    bound it (the classes are separated).
+    bound it (the classes are separated). `groups` names the patient of each unit where units are slides; the likelihood
+    then counts for as many patients as the slides amount to.
     """
     how = f"profile likelihood, {confidence:.0%}"
     outcome = np.asarray(true, dtype=np.float64)
@@ -160,7 +175,8 @@ def slope_and_intercept(
         nothing = Interval(None, None, None, how, reason="needs patients with and without the outcome")
         return nothing, nothing
     x = logit(np.clip(stated, _EDGE, 1 - _EDGE))
-    drop = float(chi2.ppf(confidence, 1)) / 2
+    counted = 1.0 if groups is None else effective_patients(groups) / len(outcome)
+    drop = float(chi2.ppf(confidence, 1)) / 2 / counted
     intercept = _profiled(lambda a: _log_likelihood(a + x, outcome), drop, how)
     if np.ptp(x) < 1e-9:
         return Interval(None, None, None, how, reason="every patient has the same stated probability"), intercept
@@ -169,12 +185,17 @@ def slope_and_intercept(
 
 
 def calibration(
-    y: Int[ndarray, n], p: Float[ndarray, "n k"], classes: Sequence[str], *, estimates: str, seed: int = 0
-) -> dict[str, Any]:
-    """All of the above as plain values for JSON; `estimates` says whose calibration it is.
+    y: Int[ndarray, n],
+    p: Float[ndarray, "n k"],
+    classes: Sequence[str],
+    groups: Sequence[str] | ndarray | None = None,
+    *,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """All of the above as plain values for JSON, an entry for each probability that is looked at.
 
-    Two classes: of the second class's probability. More: `entries` has each class against the rest (classwise), and the
-    decided class (top label) last.
+    Two classes: of the second class's probability. More: each class against the rest (classwise), and the decided
+    class (top label) last. `groups` names the patient of each unit where units are slides.
     """
     views = (
         [(f"p({classes[1]})", p[:, 1], y == 1)]
@@ -182,17 +203,17 @@ def calibration(
         else [(f"p({name}), classwise", p[:, k], y == k) for k, name in enumerate(classes)]
         + [("probability of the decided class, top label", p.max(axis=1), decisions(p) == y)]
     )
-    return {"estimates": estimates, "entries": [_entry(of, stated, true, seed) for of, stated, true in views]}
+    return [_entry(of, stated, true, groups, seed) for of, stated, true in views]
 
 
-def _entry(of: str, stated: ndarray, true: ndarray, seed: int) -> dict[str, Any]:
-    slope, intercept = slope_and_intercept(stated, true)
+def _entry(of: str, stated: ndarray, true: ndarray, groups: Any, seed: int) -> dict[str, Any]:
+    slope, intercept = slope_and_intercept(stated, true, groups)
     parts = brier_parts(stated, true)
     return {
         "of": of,
         "n": len(stated),
         "came_true": int(np.sum(true)),
-        "bins": [b.to_json() for b in reliability_bins(stated, true)],
+        "bins": [b.to_json() for b in reliability_bins(stated, true, groups)],
         "bins_are": "of equal numbers of patients; intervals Wilson, 95%",
         "ece": expected_calibration_error(stated, true),
         "ece_by_chance": ece_by_chance(stated, seed=seed),

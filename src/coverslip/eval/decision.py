@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from coverslip.eval.interval import Interval
-from coverslip.eval.proportion import wilson
+from coverslip.eval.proportion import effective_patients, wilson
 
 THRESHOLDS = tuple(i / 20 for i in range(1, 20))
 HOW = "Wilson's limits combined, 95%"
@@ -37,7 +37,7 @@ def decision_curve(
     positive, p = np.asarray(positive, dtype=bool), np.asarray(p, dtype=np.float64)
     if not len(p):
         return []
-    patients = _effective(np.arange(len(p)) if groups is None else np.asarray(groups))
+    patients = effective_patients(np.arange(len(p)) if groups is None else np.asarray(groups))
     entries = []
     for t in thresholds:
         assert 0 < t < 1, "a threshold lies between 0 and 1"
@@ -74,9 +74,3 @@ def _less(gain: float, price: float, loss: float, n: float, *, scale: float = 1.
     high = value + np.sqrt(up**2 + fewer**2 - 2 * correlation * up * fewer)
     # No more can be gained than everyone with the gain, nor lost than everyone with the loss.
     return Interval(float(scale * value), float(scale * max(low, -price)), float(scale * min(high, 1.0)), HOW)
-
-
-def _effective(groups: ndarray) -> float:
-    """As many patients as the units amount to, by Kish: (sum of units)² / sum of units²."""
-    _, units = np.unique(groups.astype(str), return_counts=True)
-    return float(units.sum() ** 2 / (units**2).sum())

@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from coverslip.eval.auroc_interval import FEW, auroc_interval
 from coverslip.eval.interval import Interval, strata_of
 from coverslip.eval.metrics import METRICS, bounds, decisions, plain, weighted
-from coverslip.eval.proportion import clopper_pearson, wilson
+from coverslip.eval.proportion import clopper_pearson, effective_patients, wilson
 from coverslip.eval.reduce import Units
 
 ECE_REASON = "in few patients it is never near 0; beside it stands what a calibrated model shows by chance"
@@ -105,7 +105,7 @@ def _auprc(units: Units, k: int) -> Interval:
     value = plain(float(weighted("auprc", true.astype(np.int64), two, np.ones((1, len(units))))[0]))
     if value is None:
         return Interval(None, None, None, how, reason="needs patients with and without the class")
-    n = _effective(units.patient[true])
+    n = effective_patients(units.patient[true])
     low, high = wilson(min(n, value * n), n)
     return Interval(value, low, high, how)
 
@@ -145,7 +145,7 @@ def _share(
     """The share of `of` that are hits, with limits for as many patients as they amount to."""
     if not of.any():
         return Interval(None, None, None, "Wilson, 95%", reason="nobody to count")
-    share, n = float(hits[of].mean()), _effective(patient[of])
+    share, n = float(hits[of].mean()), effective_patients(patient[of])
     low, high = limits(min(n, share * n), n)
     return Interval(share, low, high, "Wilson, 95%")
 
@@ -169,9 +169,3 @@ def _positives(units: Units) -> Sequence[int]:
 
 def _value(name: str, units: Units) -> float | None:
     return plain(float(weighted(name, units.y, units.p, np.ones((1, len(units))))[0]))
-
-
-def _effective(patient: ndarray) -> float:
-    """As many patients as the units amount to, by Kish: (sum of units)² / sum of units²."""
-    _, units = np.unique(patient.astype(str), return_counts=True)
-    return float(units.sum() ** 2 / (units**2).sum())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy import ndarray
 from scipy.special import ndtri
 from scipy.stats import beta
 
@@ -42,3 +45,15 @@ def proportion(hits: int, n: int, *, exact: bool = False, confidence: float = 0.
         return Interval(None, None, None, how, reason="nobody to count")
     low, high = (clopper_pearson if exact else wilson)(hits, n, confidence=confidence)
     return Interval(hits / n, low, high, how)
+
+
+def effective_patients(groups: Sequence[str] | ndarray) -> float:
+    """As many patients as the units amount to, by Kish: (sum of units)² / sum of units².
+
+    `groups` names the patient of each unit. Ten slides of ten patients are ten; ten of one patient are one; where one
+    patient brings most of the slides, it is less than the number of patients.
+    """
+    if not len(groups):
+        return 0.0
+    _, units = np.unique(np.asarray(groups).astype(str), return_counts=True)
+    return float(units.sum() ** 2 / (units**2).sum())
