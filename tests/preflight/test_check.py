@@ -86,7 +86,7 @@ def test_the_fallback_scale_never_overrides_file_or_table(slide_file: Path) -> N
     assert check_slide(slide_file, fallback_mpp=0.25).mpp == 0.5
     assert check_slide(slide_file, fallback_mpp=0.25).codes == ()
     given = check_slide(slide_file, mpp=0.25, fallback_mpp=0.7)
-    assert (given.mpp, given.codes) == (0.25, ("mpp_conflict",))
+    assert (given.mpp, given.codes) == (0.25, ("mpp_conflict", "mpp_suspect"))
 
 
 @pytest.mark.parametrize("mpp", [0, -0.5, float("nan"), float("inf"), 50.0])

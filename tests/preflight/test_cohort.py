@@ -74,7 +74,7 @@ def test_a_table_may_name_slides_otherwise_than_their_files(slide_file: Path, tm
     found = check_cohort([slide_file, slide_file, tmp_path / "b.svs"], names=["x", "y", "z"], mpp={"y": 0.25})
     assert [slide.slide for slide in found.slides] == ["x", "y", "z"]
     assert [slide.mpp for slide in found.slides] == [0.5, 0.25, None]
-    assert found.slides[1].codes == ("mpp_conflict", "duplicate_of")
+    assert found.slides[1].codes == ("mpp_conflict", "mpp_suspect", "duplicate_of")
     assert found.twins == (Twins("x", "y", "exact"),)
 
 

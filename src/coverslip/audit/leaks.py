@@ -27,8 +27,8 @@ _DROP = "Leave them out of the new cohort: the model has seen them."
 class AuditFinding:
     """One kind of leak: a stable code, what was found in a sentence, what to do, and every case in words.
 
-    Codes: patient_leak, slide_leak, content_leak, near_duplicate_leak (between sets of a fold); shared_patient,
-    shared_slide, shared_content (between cohorts).
+    Codes: patient_leak, slide_leak, content_leak, feature_leak, near_duplicate_leak (between sets of a fold);
+    shared_patient, shared_slide, shared_content, shared_features (between cohorts).
     """
 
     code: str
@@ -48,20 +48,23 @@ def audit_split(
     contents: Mapping[str, str] | None = None,
     exact: Iterable[tuple[str, str]] = (),
     near: Iterable[tuple[str, str]] = (),
+    features: Iterable[tuple[str, str]] = (),
 ) -> tuple[AuditFinding, ...]:
     """What leaks between training, tuning and test sets; nothing where the folds are clean.
 
     `contents` is a digest of each slide's image or features: slides of equal digests are the same. `exact` and `near`
-    are pairs of slides that are the same and that look alike, as `duplicate_pairs` reads them from a check report.
-    Slides that are in no fold are passed over.
+    are pairs of slides that are the same and that look alike, as `duplicate_pairs` reads them from a check report;
+    `features` pairs of the same features, as `feature_twins` finds them. Slides that are in no fold are passed over.
     """
     leaks = check_split(split)
     same = _pairs_of_equal(contents or {}) | {frozenset(pair) for pair in exact}
-    alike = {frozenset(pair) for pair in near if pair[0] != pair[1]} - same
+    equal = {frozenset(pair) for pair in features if pair[0] != pair[1]} - same
+    alike = {frozenset(pair) for pair in near if pair[0] != pair[1]} - same - equal
     findings = (
         _named("patient_leak", "Patients on both sides of a fold", _MOVE, leaks, "patient"),
         _named("slide_leak", "Slides on both sides of a fold", _MOVE, leaks, "slide"),
         _torn("content_leak", "Pairs of slides with the same content, on both sides of a fold", split, same),
+        _torn("feature_leak", "Pairs of slides with the same features, on both sides of a fold", split, equal),
         _torn("near_duplicate_leak", "Pairs of slides that look alike, on both sides of a fold", split, alike),
     )
     return tuple(finding for finding in findings if finding is not None)
@@ -73,8 +76,10 @@ def audit_cohorts(
     *,
     known_contents: Mapping[str, str] | None = None,
     new_contents: Mapping[str, str] | None = None,
+    features: Iterable[tuple[str, str]] = (),
 ) -> tuple[AuditFinding, ...]:
-    """What a new cohort shares with the one a model was made from; both map slides to patients, contents to digests.
+    """What a new cohort shares with the one a model was made from; both map slides to patients, contents to digests;
+    `features` are pairs of a known and a new slide with the same features, as `feature_twins` finds them.
 
     Names are compared as they are: equal names of different hospitals are told too, and are for the reader to judge.
     """
@@ -89,6 +94,12 @@ def audit_cohorts(
     findings = (
         _counted("shared_patient", "Patients of the new cohort that the training cohort has too", _DROP, patients),
         _counted("shared_slide", "Slides of the new cohort with the name of a training slide", _DROP, slides),
+        _counted(
+            "shared_features",
+            "Slides of the new cohort with the features of a training slide",
+            _DROP,
+            [f"{new_slide} is {known_slide}" for known_slide, new_slide in sorted(features)],
+        ),
         _counted("shared_content", "Slides of the new cohort with the content of a training slide", _DROP, twins),
     )
     return tuple(finding for finding in findings if finding is not None)

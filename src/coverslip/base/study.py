@@ -158,8 +158,8 @@ class SplitSettings(Settings):
     time: str | None = None
     """temporal: the column of dates (YYYY-MM-DD) or numbers; a patient counts from their first slide."""
     cuts: list[float | str] = []
-    """temporal: where testing begins, rising; several cuts make several folds, each up to the next cut. Where not given,
-    the latest 1/folds of the patients are tested."""
+    """temporal: where testing begins, rising; several cuts make several folds, each up to the next cut. Where not
+    given, the latest 1/folds of the patients are tested."""
     repeats: Count = 1
     """Times the folds are drawn anew."""
     seed: int = 0
@@ -225,6 +225,38 @@ class EvaluationSettings(Settings):
     """Seed of the resampling."""
 
 
+class AuditSettings(Settings):
+    """What is asked of a result at its end: leaks, shortcuts, subgroups, groups of errors."""
+
+    enabled: bool = True
+    """Ask at the end of `train` and `run`; without it the report says that nobody asked."""
+    columns: list[str] | None = None
+    """Covariates to look at subgroups of; every column of the table that makes groups, where not given."""
+    cuts: dict[str, list[float]] = {}
+    """Where numbers are cut into subgroups, by column, such as {age = [50, 70]}; at the median where not given."""
+    resamples: Annotated[int, Field(ge=100)] = 500
+    """Patient resamples of each interval."""
+    pretraining: str | None = None
+    """A text file with one patient, slide or barcode a line that the encoder has learnt from; the tested are looked
+    up."""
+    seed: int = 0
+    """Seed of probes, clusters and shuffles."""
+
+
+class TuneSettings(Settings):
+    """Choosing among settings, inside each fold: the test patients of a fold have no part in it."""
+
+    grid: dict[str, list[int | float | bool | str]] = {}
+    """Settings to try, by name: {"fit.lr" = [1e-4, 3e-4], "aggregator.name" = ["abmil", "mean"]}; every combination is
+    tried. Keys are of fit and aggregator."""
+    folds: Annotated[int, Field(ge=2)] = 3
+    """Inner folds, made of a fold's training patients."""
+    measure: Literal["auto", "loss"] = "auto"
+    """auto: concordance within the inner folds (AUROC, c-index), the loss where it cannot be computed."""
+    seed: int = 0
+    """Seed of the inner folds."""
+
+
 class HeatmapSettings(Settings):
     """Which maps are drawn."""
 
@@ -269,6 +301,8 @@ class Study(Settings):
     split: SplitSettings = SplitSettings()
     fit: FitSettings = FitSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    audit: AuditSettings = AuditSettings()
+    tune: TuneSettings = TuneSettings()
     heatmaps: HeatmapSettings = HeatmapSettings()
     report: ReportSettings = ReportSettings()
 
@@ -307,6 +341,7 @@ def _absolute(study: Study, folder: Path) -> Study:
             "encoder": study.encoder.model_copy(update={"weights": weights}),
             "features": study.features.model_copy(update={"store": absolute(study.features.store)}),
             "split": study.split.model_copy(update={"file": absolute(study.split.file)}),
+            "audit": study.audit.model_copy(update={"pretraining": absolute(study.audit.pretraining)}),
             "heatmaps": study.heatmaps.model_copy(update={"annotations": absolute(study.heatmaps.annotations)}),
         }
     )

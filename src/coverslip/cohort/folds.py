@@ -4,8 +4,8 @@ The deal is our own, so that a seed gives the same folds with every version of e
 are shuffled and dealt in rounds, one to each fold. Each fold's count of a class is then within one of the ideal, and so
 is its count of patients, because the last, incomplete round of a class goes to the folds that are behind.
 
-A class here is a stratum: the class of a patient, or, where the target has none, what its kind of task balances folds by
-(event or not, a label, a quantile).
+A class here is a stratum: the class of a patient, or, where the target has none, what its kind of task balances folds
+by (event or not, a label, a quantile).
 """
 
 from __future__ import annotations

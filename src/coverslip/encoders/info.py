@@ -26,7 +26,9 @@ class EncoderInfo:
     highest µm per pixel it was made for; `mean` and `std` are of RGB in 0..1; `resize` is the rule that brings a tile
     to `input_px` (`Resize.parse` reads it); `pooling` says how tokens become one vector, because the same weights
     pooled differently are another encoder; `source`, `revision` and `sha256` say which weights; `device` is "cpu" for
-    encoders that compute in numpy.
+    encoders that compute in numpy. `pretraining` names the public cohorts that the weights have learnt from, as their
+    authors say (source: the paper at the top of the encoder's file); empty for none, None where it is not known. A test
+    on slides of such a cohort may be too good.
     """
 
     name: str
@@ -43,6 +45,7 @@ class EncoderInfo:
     licence: str
     gated: bool
     device: Literal["any", "cpu"] = "any"
+    pretraining: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         assert self.dim > 0 and 0 < self.mpp[0] <= self.mpp[1], self

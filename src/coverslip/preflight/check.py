@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import UInt8
+from numpy import ndarray
+
 from coverslip.base.errors import Finding, SlideError
 from coverslip.base.fingerprint import path_digest
 from coverslip.preflight.content import content, overview
 from coverslip.preflight.decoding import cut_short, undecodable
 from coverslip.preflight.likeness import fingerprint
+from coverslip.preflight.nuclei import mpp_against_nuclei
 from coverslip.preflight.privacy import label_images
 from coverslip.preflight.report import SlideReport
 from coverslip.preflight.workers import serve
@@ -53,7 +57,8 @@ def check_slide(
             _add(reasons, [error.finding()])
         else:
             thumbnail = fingerprint(image)
-            _add(reasons, content(image, overview_mpp))
+            shown = content(image, overview_mpp)
+            _add(reasons, shown or _scale(slide, image, overview_mpp))
         _add(reasons, label_images(slide.associated))
         return SlideReport(
             slide=slide.id,
@@ -101,6 +106,13 @@ def _opened(
     slide.close()
     again, more = _opened(path, id, fallback_mpp, None, reader)
     return again, [*findings, *more]
+
+
+def _scale(slide: Slide, image: UInt8[ndarray, "h w 3"], image_mpp: float | None) -> list[Finding]:
+    try:
+        return mpp_against_nuclei(slide, image, image_mpp)
+    except SlideError:
+        return []  # a field that does not decode: the sample of every level tells of damage
 
 
 def _add(reasons: list[Finding], found: list[Finding]) -> None:

@@ -37,6 +37,7 @@ CODES: dict[str, str] = {
     "mpp_missing": "no scale",
     "mpp_implausible": "implausible scale",
     "mpp_conflict": "contradictory scale",
+    "mpp_suspect": "scale that the nuclei contradict",
     "not_brightfield": "not brightfield",
     "no_tissue": "no tissue",
     "label_image_present": "holds a label image",

@@ -68,4 +68,5 @@ def _info(name: str, *, dim: int, resize: str, pooling: str, source: str, licenc
         sha256=None,
         licence=licence,
         gated=False,
+        pretraining=("TCGA",),
     )

@@ -40,5 +40,6 @@ def lunit_vits16(name: str) -> Blueprint:
         sha256=None,
         licence="Lunit non-commercial",
         gated=False,
+        pretraining=("TCGA",),
     )
     return PublishedViT(info, ViT(width=384, depth=12, heads=6, patch_px=16))

@@ -34,7 +34,7 @@ ENTRIES = {
 def phikon(name: str) -> Blueprint:
     """Phikon: the class token of a ViT-B/16; transformers' ViT normalises with an epsilon of 1e-12."""
     return PublishedViT(
-        _info(name, dim=768, source="owkin/phikon", resize="bilinear 224"),
+        _info(name, dim=768, source="owkin/phikon", resize="bilinear 224", pretraining=("TCGA",)),
         ViT(width=768, depth=12, heads=12, patch_px=16, norm_eps=1e-12),
         translate=from_transformers,
     )
@@ -43,13 +43,13 @@ def phikon(name: str) -> Blueprint:
 def phikon_v2(name: str) -> Blueprint:
     """Phikon-v2: the class token of a ViT-L/16 trained with DINOv2."""
     return PublishedViT(
-        _info(name, dim=1024, source="owkin/phikon-v2", resize="bicubic 224"),
+        _info(name, dim=1024, source="owkin/phikon-v2", resize="bicubic 224", pretraining=("TCGA", "CPTAC", "GTEx")),
         ViT(width=1024, depth=24, heads=16, patch_px=16, layer_scale=True),
         translate=from_transformers,
     )
 
 
-def _info(name: str, *, dim: int, source: str, resize: str) -> EncoderInfo:
+def _info(name: str, *, dim: int, source: str, resize: str, pretraining: tuple[str, ...]) -> EncoderInfo:
     mean, std = IMAGENET
     return EncoderInfo(
         name=name,
@@ -65,4 +65,5 @@ def _info(name: str, *, dim: int, source: str, resize: str) -> EncoderInfo:
         sha256=None,
         licence="Owkin non-commercial",
         gated=False,
+        pretraining=pretraining,
     )

@@ -63,6 +63,7 @@ class _TextureBlueprint(Blueprint):
             sha256=None,
             licence="Apache-2.0",
             gated=False,
+            pretraining=(),
             device="cpu",
         )
 

@@ -6,6 +6,8 @@ their outputs count as derivatives. Model cards: https://huggingface.co/MahmoodL
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from coverslip.encoders.encoder import Blueprint
 from coverslip.encoders.info import EncoderInfo
 from coverslip.encoders.norms import IMAGENET
@@ -32,7 +34,7 @@ ENTRIES = {
 def uni(name: str) -> Blueprint:
     """UNI: the class token of a ViT-L/16."""
     return PublishedViT(
-        _info(name, dim=1024, source="MahmoodLab/UNI"),
+        replace(_info(name, dim=1024, source="MahmoodLab/UNI"), pretraining=("GTEx",)),
         ViT(width=1024, depth=24, heads=16, patch_px=16, layer_scale=True),
     )
 

@@ -1,0 +1,338 @@
+"""What is asked of a result at its end: leaks, shortcuts, subgroups, and where the errors are. Written to audit.json.
+
+Nothing here changes a figure. What cannot be asked (no sites, no covariates, too few) is said with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
+
+from coverslip.audit import (
+    AuditFinding,
+    Sketch,
+    audit_split,
+    confounding,
+    duplicate_pairs,
+    feature_twins,
+    label_from_site,
+    pretraining_overlap,
+    site_from_features,
+    sketch,
+    slide_collapse,
+    within_sites,
+)
+from coverslip.base.errors import CoverslipError, SettingsError
+from coverslip.base.files import finite, read_json, write_json
+from coverslip.cohort import Targets
+from coverslip.encoders import describe
+from coverslip.eval.concordance import Concordance, Contrast
+from coverslip.eval.slices import attribute_slices, clusters, error_slices
+from coverslip.eval.subgroups import Tested, subgroups
+from coverslip.recipes.job import LOG, Job
+from coverslip.recipes.training_data import TrainingData
+from coverslip.store import Features
+
+FORMAT = "coverslip.audit/1"
+# Slides whose tiles are asked for their slide; more would cost and tell no more.
+_COLLAPSE_SLIDES = 150
+# Columns that are no covariates.
+_OWN = frozenset({"slide", "patient", "path", "mpp", "split"})
+
+
+def audit_run(job: Job, data: TrainingData, predictions: pd.DataFrame) -> dict[str, Any]:
+    """What audit.json holds, after it is written.
+
+    Raises:
+        SettingsError: `audit.columns` names a column that is not there, or `audit.pretraining` a file that is not.
+    """
+    settings = job.study.audit
+    if not settings.enabled:
+        job.run.audit.unlink(missing_ok=True)
+        return {}
+    sketches = _sketches(job, data)
+    means = {slide: one.mean for slide, one in sketches.items()}
+    tested, slides = tested_rows(predictions, data.targets, data.unit)
+    columns = _columns(job, data.targets)
+    attributes = _per_row(job.cohort.frame, columns, slides)
+    sites = attributes.get("site")
+    embedding = _embedding(means, slides)
+    seed = settings.seed
+    audit: dict[str, Any] = {
+        "format": FORMAT,
+        "level": data.unit,
+        "leaks": _leaks(job, data, means),
+        "pretraining": _pretraining(job, data, predictions),
+        "sites": _sites(tested, embedding, sites, seed, settings.resamples),
+        "collapse": _collapse(sketches, job.cohort.frame, seed),
+        "subgroups": subgroups(tested, attributes, cuts=settings.cuts, resamples=settings.resamples, seed=seed),
+        "slices": _slices(tested, predictions, data.targets, embedding, attributes, seed),
+    }
+    audit["warnings"] = _warnings(audit)
+    write_json(job.run.audit, finite(audit))
+    LOG.info("audited: %d warnings", len(audit["warnings"]))
+    return audit
+
+
+def tested_rows(predictions: pd.DataFrame, targets: Targets, level: str) -> tuple[Tested, list[tuple[str, ...]]]:
+    """The out-of-fold rows, one a unit and fold, with what they are ranked by; and the slides behind each."""
+    frame = predictions[predictions["set"] == "test"]
+    values = [c for c in frame.columns if c in ("value", "risk") or str(c).startswith(("p_", "risk_"))]
+    unit = "patient" if level == "patient" else "slide"
+    if "repeat" not in frame:
+        frame = frame.assign(repeat=0)
+    truth = targets.frame.drop(columns="patient").set_index("slide")
+    known = frame["slide"].isin(truth.index)
+    rows = frame[known].groupby(["repeat", "fold", unit], sort=True)
+    made = rows[values].mean().reset_index()
+    slides = [tuple(group) for group in rows["slide"].agg(lambda s: sorted(set(s)))]
+    first = truth.loc[[held[0] for held in slides]]
+    patient = np.array([targets.patient_of[held[0]] for held in slides], dtype=object)
+    fold = np.unique(made[["repeat", "fold"]].to_numpy(), axis=0, return_inverse=True)[1].reshape(-1)
+    group, names, needed = _groups(first, targets)
+    contrasts = tuple(_contrasts(made, first, targets))
+    metric = {"classification": "auroc", "multilabel": "auroc"}.get(targets.kind, "concordance")
+    if "event" in first:
+        metric = "c_index"
+    return Tested(made[unit].to_numpy(dtype=object), patient, fold, group, names, needed, contrasts, metric), slides
+
+
+def _groups(truth: pd.DataFrame, targets: Targets) -> tuple[ndarray, tuple[str, ...], tuple[int, ...]]:
+    """What subgroups count: classes, or events and censorings; other targets are patients and no more."""
+    if "event" in truth:
+        return (truth["event"].to_numpy() > 0).astype(np.int64), ("censored", "event"), (1,)
+    if targets.kind == "classification":
+        return truth["y"].to_numpy(dtype=np.int64), targets.classes, tuple(range(len(targets.classes)))
+    return np.zeros(len(truth), dtype=np.int64), ("all",), ()
+
+
+def _contrasts(made: pd.DataFrame, truth: pd.DataFrame, targets: Targets) -> list[Contrast]:
+    if "event" in truth:
+        time, event = truth["y"].to_numpy(float), truth["event"].to_numpy()
+        if "risk" in made:
+            return [Contrast(made["risk"].to_numpy(float), (event > 0).astype(float), time)]
+        # Of competing causes each is ranked among those who were spared it up to then.
+        return [
+            Contrast(made[f"risk_{cause}"].to_numpy(float), (event == i + 1).astype(float), time)
+            for i, cause in enumerate(targets.classes)
+        ]
+    if targets.kind == "multilabel":
+        return [
+            Contrast(made[f"p_{name}"].to_numpy(float), truth[f"y{i}"].to_numpy(float))
+            for i, name in enumerate(targets.classes)
+        ]
+    y = truth["y"].to_numpy(float)
+    if "value" in made:
+        return [Contrast(made["value"].to_numpy(float), y)]
+    p = made[[f"p_{name}" for name in targets.classes]].to_numpy(float)
+    if targets.kind == "ordinal":
+        return [Contrast(p @ np.arange(p.shape[1]), y)]
+    ks = [1] if p.shape[1] == 2 else range(p.shape[1])
+    return [Contrast(p[:, k], (y == k).astype(float)) for k in ks]
+
+
+def _sketches(job: Job, data: TrainingData) -> dict[str, Sketch]:
+    made = {}
+    with job.progress.stage("audit", len(data.features), unit="slide") as step:
+        for slide, features in data.features.items():
+            made[slide] = sketch(features.x)
+            step.advance(note=slide)
+    return made
+
+
+def _embedding(means: Mapping[str, ndarray], slides: list[tuple[str, ...]]) -> Float[ndarray, "n d"]:
+    """Mean features of each row's slides."""
+    return np.stack([np.mean([means[slide] for slide in held], axis=0) for held in slides]).astype(np.float64)
+
+
+def _columns(job: Job, targets: Targets) -> list[str]:
+    frame, wanted = job.cohort.frame, job.study.audit.columns
+    if wanted is not None:
+        if missing := [name for name in wanted if name not in frame]:
+            raise SettingsError(
+                f"audit.columns: the table has no column {missing[0]!r}.",
+                fix=f"It has: {', '.join(map(str, frame.columns))}.",
+            )
+        return [*wanted, *(["site"] if "site" in frame and "site" not in wanted else [])]
+    task = job.study.task
+    own = _OWN | set(targets.columns) | {task.column, task.time, task.event, job.study.split.time, job.study.cohort.on}
+    return [str(name) for name in frame if name not in own]
+
+
+def _per_row(frame: pd.DataFrame, columns: list[str], slides: list[tuple[str, ...]]) -> dict[str, list[Any]]:
+    """The value of each covariate for each row; what the slides of a patient differ in is joined, numbers averaged."""
+    table = frame.set_index("slide")
+    found: dict[str, list[Any]] = {}
+    for name in columns:
+        column = table[name].to_dict()
+        values: list[Any] = []
+        for held in slides:
+            said = [column[s] for s in held if column.get(s) is not None and column[s] == column[s]]
+            if not said:
+                values.append(None)
+            elif all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in said):
+                values.append(float(np.mean(said)))
+            else:
+                values.append(" + ".join(sorted({str(v) for v in said})))
+        found[name] = values
+    return found
+
+
+def _leaks(job: Job, data: TrainingData, means: Mapping[str, ndarray]) -> dict[str, Any]:
+    rows: Callable[[str], ndarray] = lambda slide: data.features[slide].x  # noqa: E731
+    twins = feature_twins(means, rows)
+    digests = {s: f.identity.slide_fingerprint for s, f in data.features.items() if f.identity is not None}
+    exact, near = duplicate_pairs(read_json(job.run.check))
+    found = audit_split(data.split, contents=digests, exact=exact, near=near, features=twins)
+    return {
+        "looked_at": ["patients", "slides", "images" if digests or job.run.check.is_file() else None, "features"],
+        "feature_twins": [list(pair) for pair in twins],
+        "findings": [_finding(one) for one in found],
+    }
+
+
+def _finding(found: AuditFinding) -> dict[str, Any]:
+    return {"code": found.code, "message": found.message, "fix": found.fix, "cases": list(found.cases)}
+
+
+def _pretraining(job: Job, data: TrainingData, predictions: pd.DataFrame) -> dict[str, Any]:
+    name = data.bags.origin.encoder
+    tested = predictions[predictions["set"] == "test"]
+    patient_of = dict(zip(tested["slide"].astype(str), tested["patient"].astype(str)))
+    return {
+        "encoder": name or None,
+        **pretraining_overlap(patient_of, seen_by(name), _listed(job.study.audit.pretraining)),
+    }
+
+
+def seen_by(encoder: str) -> tuple[str, ...] | None:
+    """The public cohorts that an encoder has learnt from; None where that, or the encoder, is not known."""
+    if not encoder:
+        return None
+    try:
+        return describe(encoder).pretraining
+    except CoverslipError:
+        return None  # features of another tool, under a name that only it knows
+
+
+def _listed(path: str | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        return Path(path).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"audit.pretraining: {path} cannot be read: {error}.", fix="A text file with one name a line."
+        ) from error
+
+
+def _sites(
+    tested: Tested, embedding: Float[ndarray, "n d"], sites: list[Any] | None, seed: int, resamples: int
+) -> dict[str, Any]:
+    """The shortcut questions, each patient once."""
+    if sites is None:
+        return {"reason": "the table has no column 'site' (the institution of each slide)"}
+    _, first = np.unique(np.asarray(tested.patient, dtype=str), return_index=True)
+    here = [sites[i] for i in first]
+    accuracy, auroc = site_from_features(embedding[first], here, seed=seed, resamples=resamples)
+    labels, known = tested.group[first], len(tested.names) > 1
+    return {
+        "reason": None,
+        "site_from_features": {"balanced_accuracy": accuracy.to_json(), "auroc": auroc.to_json()},
+        "label_from_site": label_from_site(labels, here, seed=seed, resamples=resamples).to_json() if known else None,
+        "confounding": confounding(labels, here, seed=seed) if known else None,
+        "within_sites": within_sites(tested, sites, seed=seed, resamples=resamples),
+    }
+
+
+def _collapse(sketches: Mapping[str, Sketch], frame: pd.DataFrame, seed: int) -> dict[str, Any]:
+    names = sorted(sketches)
+    place = np.unique(np.linspace(0, len(names) - 1, min(len(names), _COLLAPSE_SLIDES)).astype(np.int64))
+    sites = {s: None if v != v else v for s, v in zip(frame["slide"], frame["site"])} if "site" in frame else None
+    return slide_collapse({names[i]: sketches[names[i]].tiles for i in place}, sites, seed=seed)
+
+
+def _slices(
+    tested: Tested,
+    predictions: pd.DataFrame,
+    targets: Targets,
+    embedding: Float[ndarray, "n d"],
+    attributes: Mapping[str, list[Any]],
+    seed: int,
+) -> dict[str, Any]:
+    """Each unit once: the mean of its errors over folds and repeats."""
+    units, first, of = np.unique(np.asarray(tested.unit, dtype=str), return_index=True, return_inverse=True)
+    error = Concordance(tested.contrasts, tested.fold).wrong_share()
+    known = ~np.isnan(error)
+    total = np.bincount(of[known], error[known], len(units))
+    times = np.bincount(of[known], minlength=len(units))
+    mean = np.divide(total, times, out=np.full(len(units), np.nan), where=times > 0)
+    per_unit = {name: [values[i] for i in first] for name, values in attributes.items()}
+    groups = [*clusters(embedding[first], seed=seed), *attribute_slices(per_unit)]
+    cell = tested.group[first] + len(tested.names) * tested.fold[first]
+    found = error_slices(mean, cell, units.tolist(), groups, seed=seed)
+    slides_of: dict[str, list[str]] = {}
+    column = "patient" if set(units.tolist()) <= set(predictions["patient"].astype(str)) else "slide"
+    for unit, slide in zip(predictions[column].astype(str), predictions["slide"].astype(str)):
+        slides_of.setdefault(unit, []).append(slide)
+    for entry in found["slices"]:
+        named = [slide for unit in entry.pop("examples") for slide in sorted(set(slides_of.get(unit, [])))]
+        entry["slides"] = named[:6]
+    return {"error": "share of a patient's pairs within the fold that are in the wrong order", **found}
+
+
+def _warnings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What a reader must know first: gravity (leak, fail, warn) and a sentence."""
+    told = [
+        {"gravity": "leak", "text": f"{one['message']} {'; '.join(one['cases'][:3])}. {one['fix']}"}
+        for one in audit["leaks"]["findings"]
+        if one["code"] == "feature_leak"
+    ]
+    told += [{"gravity": "fail", "text": text} for text in audit["pretraining"]["warnings"]]
+    sites = audit["sites"]
+    confounded, probe = sites.get("confounding") or {}, sites.get("label_from_site") or {}
+    if confounded.get("red") or probe.get("red"):
+        v, auroc = confounded.get("cramers_v"), probe.get("value")
+        said = [f"Cramér's V {v:.2f} (p {confounded['p']:.4f})"] if v is not None else []
+        said += [f"the site alone tells the label with AUROC {auroc:.2f}"] if auroc is not None else []
+        told.append(
+            {
+                "gravity": "fail",
+                "text": f"Site and label hang together: {', '.join(said)}. A model that reads the institution would "
+                "look good here; look at the figure within sites, and test with split.design = 'leave_site_out'.",
+            }
+        )
+    for attribute in audit["subgroups"]["attributes"]:
+        for level in attribute["levels"]:
+            gap = level["difference"]
+            if gap and gap.get("p_holm", 1) < 0.05 and gap["value"] < 0:
+                told.append(
+                    {
+                        "gravity": "warn",
+                        "text": f"The model does worse where {attribute['attribute']} is {level['level']}: "
+                        f"{gap['value']:+.2f} ({gap['low']:+.2f} to {gap['high']:+.2f}, p {gap['p_holm']:.3f}).",
+                    }
+                )
+    told += [
+        {
+            "gravity": "warn",
+            "text": f"Errors gather in a group of {one['units']}, {one['slice']}: {one['excess']:+.2f} over others of "
+            f"the same class and fold (p {one['p']:.3f}).",
+        }
+        for one in audit["slices"]["slices"]
+        if one["finding"]
+    ]
+    return told
+
+
+def shared_features(store: Mapping[str, Features], known: Mapping[str, Features]) -> tuple[tuple[str, str], ...]:
+    """Pairs of a known and a new slide with the same features: what `coverslip predict` asks of another cohort."""
+    mine = {slide: sketch(features.x).mean for slide, features in known.items()}
+    theirs = {slide: sketch(features.x).mean for slide, features in store.items()}
+    return feature_twins(mine, lambda s: known[s].x, theirs, lambda s: store[s].x)
