@@ -103,7 +103,8 @@ def plan(grid: Grid, size: Size, corners: ndarray, side: float, side_px: int) ->
     users = _grouped(step, place, len(sequence))
 
     ratio = round(side / side_px)
-    apart = (regions == 0).all(axis=1) & (boxes == ratio * side_px).all(axis=1)
+    # At the edge of a level a tile may touch a pixel less than its side.
+    apart = (regions == 0).all(axis=1) & (boxes == ratio * side_px).all(axis=1) & (side == ratio * side_px)
     if ratio > 1:
         apart &= ~np.logical_or.reduceat((shares[:, 1:5] % ratio).any(axis=1), starts[:-1])
     whole = apart & (np.diff(starts) == 1) & (ratio == 1) & (grid.piece == (side_px, side_px))

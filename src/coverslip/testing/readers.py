@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from coverslip.base.errors import SlideError
-from coverslip.base.geometry import Box, Size
+from coverslip.base.geometry import Box, Size, Tiles, TileSpec
 from coverslip.base.registry import READERS
 from coverslip.slide import Slide
 from coverslip.slide.reader import Reader
@@ -36,6 +36,7 @@ def check_reader(path: Path, name: str) -> None:
         _check_info(reader)
         for level, size in enumerate(reader.info.levels):
             _check_pixels(reader, level, size)
+            _check_grid(reader, level, size)
         _check_associated(reader)
     finally:
         reader.close()
@@ -107,6 +108,30 @@ def _check_pixels(reader: Reader, level: int, size: Size) -> None:
     assert np.array_equal(whole, before), "a later read changed an array that was handed out"
 
 
+def _check_grid(reader: Reader, level: int, size: Size) -> None:
+    """The pieces of a level cover it and hold the pixels that boxes have."""
+    grid = reader.grid(level)
+    if grid is None:
+        return
+    assert grid.columns == -(-size.width // grid.piece.width), (grid, size)
+    assert grid.rows == -(-size.height // grid.piece.height), (grid, size)
+    assert grid.offsets.shape == (grid.columns * grid.rows,), grid.offsets.shape
+    assert all(side % 2**grid.halvings == 0 for side in grid.piece) or not grid.halvings, grid
+    room = np.full(grid.piece.width * grid.piece.height * 3, 1, dtype=np.uint8)
+    for index in {0, grid.columns - 1, grid.columns * grid.rows - 1}:
+        row, column = divmod(index, grid.columns)
+        x, y = column * grid.piece.width, row * grid.piece.height
+        box = Box(x, y, min(grid.piece.width, size.width - x), min(grid.piece.height, size.height - y))
+        pixels = reader.piece(level, index, out=room)
+        assert pixels.dtype == np.uint8 and pixels.ndim == 3, (pixels.dtype, pixels.shape)
+        assert np.array_equal(pixels[: box.height, : box.width], reader.read_level(level, box)), (
+            f"piece {index} of level {level} has other pixels than its box"
+        )
+        for halvings in range(1, grid.halvings + 1):
+            small = reader.piece(level, index, out=room, halvings=halvings)
+            assert small.shape[0] >= box.height >> halvings and small.shape[1] >= box.width >> halvings, small.shape
+
+
 def _corner(size: Size) -> Box:
     """The bottom right corner, where tiles and strips are cut."""
     width, height = min(_SIDE, size.width), min(_SIDE, size.height)
@@ -123,6 +148,7 @@ def _check_slide(path: Path, name: str) -> None:
     slide = Slide.open(path, reader=name)
     box = _corner(slide.size)
     pixels = slide.read(box, Size(box.width, box.height))
+    _check_tiles(slide)
     for outside in (Box(-1, 0, 2, 2), Box(0, 0, slide.size.width + 1, 1), Box(0, slide.size.height, 1, 1)):
         assert _code_of_reading(slide, outside) == "outside", f"{outside} lies outside {slide.size} and was read"
     copy = pickle.loads(pickle.dumps(slide))  # noqa: S301 - our own object, made on this line
@@ -137,6 +163,20 @@ def _check_slide(path: Path, name: str) -> None:
         copy_tree(path, other)
         with Slide.open(other, reader=name) as moved:
             assert moved.fingerprint() == fingerprint, "the fingerprint depends on the folder"
+
+
+def _check_tiles(slide: Slide) -> None:
+    """Tiles in batches are what reading each alone gives, at the last corner of the slide too."""
+    side = max(1, min(97, *slide.size))
+    last = np.array(slide.size) - side
+    corners = (np.linspace(0, 1, 5)[:, None] * last).astype(np.int32)
+    for size_px in {side, max(1, side // 2), max(1, side // 3)}:
+        spec = TileSpec(size_px, 1.0)
+        tiles = Tiles(slide.id, spec, 1.0, float(side), corners, np.ones(5, np.float32))
+        for batch in slide.tiles(tiles, batch=2):
+            for image, row in zip(batch.images, batch.index.tolist()):
+                alone = slide.read(tiles.box(row), Size(size_px, size_px))
+                assert np.array_equal(image, alone), f"tile {row} at {size_px} px differs from the same box read alone"
 
 
 def _code_of_reading(slide: Slide, box: Box) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from numpy import ndarray
 
 from coverslip.base.errors import SlideError
@@ -106,6 +106,11 @@ class TiffPage:
     @property
     def is_jpeg(self) -> bool:
         return self._compression == _JPEG
+
+    def stored(self, file: FileBytes) -> Int64[ndarray, n]:
+        """The bytes that each piece takes in its first plane; 0 where it was never written or lies outside the file."""
+        there = (self.offsets > 0) & (self.counts > 0) & (self.offsets + self.counts <= file.size)
+        return np.where(there, self.counts, 0)[0]
 
     def data(self, file: FileBytes, index: int, plane: int = 0) -> bytes:
         """The stored bytes of one piece.

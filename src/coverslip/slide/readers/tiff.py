@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -28,6 +29,7 @@ from coverslip.slide.reader import RESOLUTION_TAG, Grid, Reader, SlideInfo
 from coverslip.slide.readers._dicomfiles import is_dicom
 from coverslip.slide.readers._files import Cache, FileBytes
 from coverslip.slide.readers._jpeg import read_header, stream_colour
+from coverslip.slide.readers._proof import disagreement
 from coverslip.slide.readers._tiffchain import check_chain
 from coverslip.slide.readers._tiffpage import TiffPage
 
@@ -67,13 +69,14 @@ class TiffReader(Reader):
     def __init__(self, path: Path) -> None:
         _leave_to_openslide(path)
         self._file = FileBytes(path)
+        self._cache = Cache(_CACHE_BYTES)
         with ExitStack() as on_failure:
             on_failure.callback(self._file.close)
             check_chain(self._file)
             with tifffile.TiffFile(path) as tif:
                 self._read_directories(tif)
+            self._prove(path)
             on_failure.pop_all()
-        self._cache = Cache(_CACHE_BYTES)
 
     @classmethod
     def sees(cls, path: Path) -> bool:
@@ -106,6 +109,13 @@ class TiffReader(Reader):
             icc=_icc(pages[0]),
             findings=tuple(findings),
         )
+
+    def _prove(self, path: Path) -> None:
+        if any(f.code == "colour_tag_conflict" for f in self.info.findings):
+            return  # OpenSlide follows the tag, which is known to be wrong
+        told = disagreement(self, path, self._levels[0].stored(self._file))
+        if told is not None:
+            self.info = replace(self.info, findings=(*self.info.findings, told))
 
     def read_level(self, level: int, box: Box) -> UInt8[ndarray, "h w 3"]:
         page = self._levels[level]
@@ -226,7 +236,7 @@ def _cut_short(levels: list[TiffPage], file: FileBytes) -> list[Finding]:
 def _colour_conflict(page: TiffPage, file: FileBytes) -> list[Finding]:
     if not page.is_jpeg or page.tag_colour is None:
         return []
-    stored = np.flatnonzero((page.counts[0] > 0) & (page.offsets[0] + page.counts[0] <= file.size))
+    stored = np.flatnonzero(page.stored(file))
     if not len(stored):
         return []
     try:
