@@ -228,7 +228,8 @@ class Engine:
             return None
         found.begun = begin
         self._live.add(found)
-        self._told.put(lambda: self._watcher.planned(found.left))
+        num_tiles = found.left  # now: rows of it may be kept before this is told
+        self._told.put(lambda: self._watcher.planned(num_tiles))
         return found
 
     def _tell(self, outcome: Outcome) -> None:
