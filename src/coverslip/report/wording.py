@@ -46,6 +46,7 @@ CODES: dict[str, str] = {
     "extra_axes": "extra axes (Z, T, channels)",
     "no_pyramid": "no pyramid",
     "colour_tag_conflict": "wrong colour tag",
+    "readers_differ": "readers differ",
 }
 
 
