@@ -17,6 +17,7 @@ from numpy import ndarray
 from coverslip.base.errors import Finding, SlideError
 from coverslip.base.geometry import Box
 from coverslip.slide.reader import Reader
+from coverslip.slide.readers._guard import guarded
 
 # The code of a finding that says that two readers disagree about a file.
 READERS_DIFFER = "readers_differ"
@@ -64,7 +65,8 @@ def _tissue(counts: Int64[ndarray, n]) -> list[int]:
 def _apart(reader: Reader, other: openslide.OpenSlide, box: Box) -> int:
     """The largest difference of two readers on a box; 0 where one of them cannot read it."""
     try:
-        ours = reader.read_level(0, box)
+        with guarded("", "Decoding a tile", code="decode_failed"):
+            ours = reader.read_level(0, box)
     except SlideError:
         return 0
     theirs = np.asarray(other.read_region((box.x, box.y), 0, (box.width, box.height)))

@@ -6,7 +6,7 @@ was cut in half with grey and say nothing, so every piece is checked before and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,8 @@ class TiffPage:
         else:
             self.piece = Size(self.size.width, min(page.rowsperstrip, self.size.height))
         self.tiled = bool(page.is_tiled)
-        self.offsets = np.asarray(page.dataoffsets, dtype=np.int64)
-        self.counts = np.asarray(page.databytecounts, dtype=np.int64)
+        self.offsets = _places(page.dataoffsets)
+        self.counts = _places(page.databytecounts)
         self._raw = self._compression == _UNCOMPRESSED and int(page.predictor) == 1 and int(page.fillorder) == 1
         if self._raw and not self.tiled and planes == 1:
             self._share_out_strips()
@@ -212,6 +212,14 @@ class TiffPage:
         row, column = divmod(index, self.columns)
         kind = f"Tile (column {column}, row {row})" if self.tiled else f"Strip {index}"
         return SlideError(f"{kind} of a {self.size.width} x {self.size.height} px image {what}.", code="decode_failed")
+
+
+def _places(numbers: Sequence[int]) -> ndarray:
+    """Offsets or counts as int64; a number of BigTIFF that is larger lies outside any file, and still does then."""
+    try:
+        return np.asarray(numbers, dtype=np.int64)
+    except OverflowError:
+        return np.array([min(number, 1 << 61) for number in numbers], dtype=np.int64)
 
 
 def _on_white(pixels: UInt8[ndarray, "h w 4"], extra: tuple[int, ...]) -> UInt8[ndarray, "h w 3"]:
