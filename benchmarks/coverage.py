@@ -22,10 +22,11 @@ import numpy as np
 from common import machine, table
 from numpy import ndarray
 from scipy.special import expit, ndtr, ndtri
+from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from coverslip.eval import bootstrap, patient_bootstrap
-from coverslip.eval.auroc_interval import auroc_interval, newcombe, placements
+from coverslip.eval.auroc_interval import MISPLACED_FROM, RESAMPLED_FROM, auroc_interval, placements
 from coverslip.eval.calibration import slope_and_intercept
 from coverslip.eval.compare import corrected_t, holm, paired_delong
 from coverslip.eval.conformal import cv_plus_interval, cv_plus_sets, split_conformal
@@ -69,30 +70,59 @@ def auroc_large(runs: int, rng: np.random.Generator) -> Iterator[Row]:
 def _auroc_cell(
     m: int, n: int, scatter: float, auroc: float, runs: int, rng: np.random.Generator, name: str, step: float = 0.0
 ) -> Row:
-    positive = _labels(m, n) == 1
     shift = float(ndtri(auroc)) * np.sqrt(1 + scatter**2)
     truth = _tied_auroc(shift, scatter, step) if step else auroc
-    held = alone = resampled = 0
-    width = 0.0
-    for _ in range(runs):
-        score = np.concatenate([rng.normal(shift, scatter, m), rng.normal(0, 1, n)])
-        score = np.round(score / step) * step if step else score
-        found = auroc_interval(positive, score, resamples=1000)
-        held += found.low <= truth <= found.high
-        width += found.high - found.low
-        resampled += "BCa" in found.how
-        low, high = newcombe(found.value, m, n)
-        alone += low <= truth <= high
+    score = np.concatenate([rng.normal(shift, scatter, (runs, m)), rng.normal(0, 1, (runs, n))], axis=1)
+    score = np.round(score / step) * step if step else score
+    value, low, high, alone = _all_newcombe(score, m)
+    # The few that the product resamples, and some of the others to show that both are the same.
+    positive = _labels(m, n) == 1
+    resampled = (min(m, n) >= RESAMPLED_FROM) & (min(m, n) * np.minimum(value, 1 - value) >= MISPLACED_FROM)
+    for i in {*np.flatnonzero(resampled), *range(min(runs, 20))}:
+        found = auroc_interval(positive, score[i], resamples=1000)
+        assert resampled[i] or np.allclose([found.low, found.high], [low[i], high[i]], atol=1e-9)
+        low[i], high[i] = found.low, found.high
     return {
         "classes": f"{m} : {n}",
         "scatter": name,
         "auroc": round(truth, 4),
-        "covered": held / runs,
-        "newcombe_alone": alone / runs,
-        "width": width / runs,
-        "bca": resampled / runs,
+        "covered": ((low <= truth) & (truth <= high)).mean(),
+        "newcombe_alone": ((alone[0] <= truth) & (truth <= alone[1])).mean(),
+        "width": (high - low).mean(),
+        "bca": resampled.mean(),
         "runs": runs,
     }
+
+
+def _all_newcombe(score: ndarray, m: int) -> tuple[ndarray, ndarray, ndarray, tuple[ndarray, ndarray]]:
+    """AUROC, Newcombe's limits widened as `auroc_interval` does, and not widened, of all cohorts at once."""
+    n = score.shape[1] - m
+    among_all = rankdata(score, axis=1)
+    v10 = (among_all[:, :m] - rankdata(score[:, :m], axis=1)) / n
+    v01 = 1 - (among_all[:, m:] - rankdata(score[:, m:], axis=1)) / m
+    value = v10.mean(axis=1)
+    parts = v10.var(axis=1, ddof=1) / m, v01.var(axis=1, ddof=1) / n
+    spread = np.maximum(parts[0] ** 2 / (m - 1) + parts[1] ** 2 / (n - 1), 1e-300)
+    freedom = np.maximum(1.0, sum(parts) ** 2 / spread)
+    z = float(ndtri(0.975))
+    assumed = np.maximum(_hanley_mcneil(value, m, n), 1e-300)
+    stretch = np.maximum(1.0, sum(parts) * (student.ppf(0.975, freedom) / z) ** 2 / assumed)
+    wide, alone = ([_limit(value, end, z**2 * by, m, n) for end in (0.0, 1.0)] for by in (stretch, 1.0))
+    return value, wide[0], wide[1], (alone[0], alone[1])
+
+
+def _limit(value: ndarray, end: float, z2: ndarray | float, m: int, n: int) -> ndarray:
+    inner, outer = value.copy(), np.full_like(value, end)
+    for _ in range(55):
+        middle = (inner + outer) / 2
+        inside = (value - middle) ** 2 <= z2 * _hanley_mcneil(middle, m, n)
+        inner, outer = np.where(inside, middle, inner), np.where(inside, outer, middle)
+    return inner
+
+
+def _hanley_mcneil(theta: ndarray, m: int, n: int) -> ndarray:
+    shared = (m + n) / 2 - 1
+    return theta * (1 - theta) / (m * n) * (1 + shared * (1 - theta) / (2 - theta) + shared * theta / (1 + theta))
 
 
 def shares(runs: int, rng: np.random.Generator) -> Iterator[Row]:
