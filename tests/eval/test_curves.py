@@ -7,7 +7,7 @@ import pytest
 import sklearn.metrics as sk
 
 from coverslip.eval import classification_metrics, wilson
-from coverslip.eval.curves import confusion, discrimination, precision_recall, reliability, roc, site_table
+from coverslip.eval.curves import confusion, discrimination, precision_recall, reliability, roc
 from coverslip.eval.reduce import Units
 
 TWO = ("no", "yes")
@@ -74,18 +74,3 @@ def test_the_gaps_of_the_reliability_curve_are_ece(k: int) -> None:
     for b in found["bins"]:
         assert b["from"] <= b["stated"] <= b["to"]
         assert (b["low"], b["high"]) == wilson(round(b["observed"] * b["n"]), b["n"])
-
-
-def test_a_site_with_too_few_of_a_class_has_counts_and_a_reason() -> None:
-    u = units(46)
-    sites = {unit: "big" if i < 40 else "small" for i, unit in enumerate(u.ids) if i != 45}
-    table = site_table(u, sites, TWO, level="patient", resamples=200, seed=0)
-    assert [row["site"] for row in table] == ["big", "not given", "small"]
-    big, absent, small = table
-    here = u.only(np.arange(46) < 40)
-    assert big["auroc"]["value"] == classification_metrics(here.y, here.p, TWO)["auroc"]
-    assert big["auroc"]["low"] < big["auroc"]["value"] < big["auroc"]["high"]
-    assert big["reason"] is None
-    assert (small["patients"], small["auroc"]) == (5, None)
-    assert "2 of class yes" in small["reason"]
-    assert absent["classes"] == {"no": 0, "yes": 1}

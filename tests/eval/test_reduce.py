@@ -88,6 +88,6 @@ def test_a_patient_with_two_outcomes_is_refused_at_patient_level_and_fine_at_sli
     assert reduce(rows, "slide").y.tolist() == [1, 0, 0]
 
 
-def test_a_kind_that_cannot_be_evaluated_yet_is_refused() -> None:
-    with pytest.raises(SettingsError, match="survival"):
-        Task.of({"kind": "survival", "column": "os", "classes": []})
+def test_a_kind_that_cannot_be_evaluated_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"'survivl'.*Did you mean 'survival'"):
+        Task.of({"kind": "survivl", "column": "os", "classes": []})

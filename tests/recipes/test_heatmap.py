@@ -11,6 +11,7 @@ from PIL import Image
 import coverslip as cs
 from coverslip.recipes.heatmap import choose_slides
 
+TASK = {"kind": "classification", "column": "y", "classes": ["0", "1"]}
 PREDICTIONS = pd.DataFrame(
     {
         "slide": ["a", "b", "c", "d", "e", "f"],
@@ -72,8 +73,8 @@ def test_a_map_in_python_lies_over_its_slide(finished: Path) -> None:
 
 
 def test_few_maps_show_each_class_right_and_wrong() -> None:
-    assert choose_slides("none", PREDICTIONS, "y", ["0", "1"]) == []
-    assert choose_slides("auto", PREDICTIONS, "y", ["0", "1"]) == list("abcdef")
-    assert choose_slides("all", PREDICTIONS, "y", ["0", "1"]) == list("abcdef")
-    assert choose_slides(4, PREDICTIONS, "y", ["0", "1"]) == ["a", "c", "d", "f"]
-    assert choose_slides(0, PREDICTIONS, "y", ["0", "1"]) == []
+    assert choose_slides("none", PREDICTIONS, TASK) == []
+    assert choose_slides("auto", PREDICTIONS, TASK) == list("abcdef")
+    assert choose_slides("all", PREDICTIONS, TASK) == list("abcdef")
+    assert choose_slides(4, PREDICTIONS, TASK) == ["a", "c", "d", "f"]
+    assert choose_slides(0, PREDICTIONS, TASK) == []

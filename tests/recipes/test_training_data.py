@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import cast
-
+import pandas as pd
 import pytest
 
 from coverslip.cohort import Fold, Targets
@@ -12,8 +10,9 @@ from coverslip.recipes.training_data import TrainingData
 
 
 def _data(labels: dict[str, int]) -> TrainingData:
-    targets = SimpleNamespace(y_of=labels, patient_of={s: s[:2] for s in labels}, classes=("0", "1"))
-    return TrainingData(cast(Targets, targets), None, None, {}, {}, ())  # type: ignore[arg-type]
+    frame = pd.DataFrame({"slide": list(labels), "patient": [s[:2] for s in labels], "y": list(labels.values())})
+    targets = Targets("classification", "y", ("0", "1"), "patient", frame)
+    return TrainingData(targets, None, None, {}, {}, ())  # type: ignore[arg-type]
 
 
 # Slides are named by patient and number: a1x and a1y are of patient a1.

@@ -84,16 +84,18 @@ def show_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
     """The headline, its baseline, and the warnings."""
     level = metrics["level"]
     external = metrics.get("external")
-    for name in ("auroc", "balanced_accuracy"):
+    names = metrics.get("shown") or ["auroc", "balanced_accuracy"]
+    headline = names[0]
+    for name in names:
         if external is not None:
             console.print(f"external {name}  {interval(external[name])}  ({level} level)", soft_wrap=True)
         else:
             console.print(f"{name}  {interval(metrics['primary'][name])}  ({level} level)", soft_wrap=True)
     baseline, pooled = metrics.get("baseline") or {}, metrics.get("pooled") or {}
-    if external is None and "auroc" in pooled:
-        console.print(f"pooled auroc  {interval(pooled['auroc'])}  ({level} level)", soft_wrap=True)
-    if external is None and "auroc" in baseline:
-        console.print(f"baseline auroc  {interval(baseline['auroc'])}  ({baseline['name']})", soft_wrap=True)
+    if external is None and headline in pooled:
+        console.print(f"pooled {headline}  {interval(pooled[headline])}  ({level} level)", soft_wrap=True)
+    if external is None and headline in baseline:
+        console.print(f"baseline {headline}  {interval(baseline[headline])}  ({baseline['name']})", soft_wrap=True)
     localisation = metrics.get("localisation")
     if localisation:
         console.print(f"heatmaps find the annotated regions: {localisation['text']}", soft_wrap=True)

@@ -1,7 +1,7 @@
 """Floor 2: metrics, intervals, curves and the baseline. Takes arrays and tables; knows no cohort and no torch."""
 
 from coverslip.eval.auroc_interval import auroc_interval
-from coverslip.eval.baseline import mean_sd, mean_sd_logistic
+from coverslip.eval.baseline import baseline_predictions, mean_sd, mean_sd_logistic
 from coverslip.eval.compare import Comparison, compare_folds, compare_scores
 from coverslip.eval.evaluate import Evaluation, evaluate
 from coverslip.eval.folds import FoldSize
@@ -17,6 +17,7 @@ __all__ = [
     "FoldSize",
     "Interval",
     "auroc_interval",
+    "baseline_predictions",
     "classification_metrics",
     "clopper_pearson",
     "compare_folds",

@@ -1,22 +1,17 @@
-"""What the report draws: ROC, precision-recall, confusion, reliability, and a table of sites. Plain lists for JSON."""
+"""What the report draws of classes: ROC, precision-recall, confusion and reliability. Plain lists for JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from coverslip.eval.interval import patient_bootstrap
-from coverslip.eval.metrics import ECE_BINS, calibration_parts, classification_metrics, decisions
+from coverslip.eval.metrics import ECE_BINS, calibration_parts, decisions
 from coverslip.eval.proportion import wilson
-from coverslip.eval.reduce import UnitLevel, Units
-
-# With fewer units in its smallest class a site gets counts and no figure: resampling five patients already says little.
-LEAST_IN_CLASS = 5
-SITE_METRICS = ("auroc", "balanced_accuracy")
+from coverslip.eval.reduce import Units
 
 
 def roc(true: Bool[ndarray, n], score: Float[ndarray, n]) -> dict[str, list[float]] | None:
@@ -100,40 +95,3 @@ def reliability(units: Units, classes: Sequence[str]) -> dict[str, Any]:
             )
     of = f"p({classes[1]})" if len(classes) == 2 else "probability of the decided class"
     return {"of": of, "interval": "Wilson, 95%", "bins": bins}
-
-
-def site_table(
-    units: Units,
-    sites: Mapping[str, str],
-    classes: Sequence[str],
-    *,
-    level: UnitLevel,
-    resamples: int,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """One entry a site: counts, and figures with intervals, or null with the reason where a class has too few.
-
-    `sites` names the site of each unit; a unit that is not there counts as "not given".
-    """
-    site_of = np.array([sites.get(str(unit), "not given") for unit in units.ids], dtype=object)
-    table = []
-    for site in sorted(set(site_of)):
-        here = units.only(site_of == site)
-        counts = here.counts(classes)
-        scarce = min(counts, key=lambda name: counts[name])
-        entry: dict[str, Any] = {
-            "site": site,
-            f"{level}s": len(here),
-            "classes": counts,
-            **dict.fromkeys(SITE_METRICS),
-            "accuracy": classification_metrics(here.y, here.p, classes)["accuracy"],
-            "reason": None,
-        }
-        if counts[scarce] < LEAST_IN_CLASS:
-            entry["reason"] = f"{counts[scarce]} of class {scarce}: under {LEAST_IN_CLASS}, too few for a figure"
-        else:
-            for metric in SITE_METRICS:
-                figure = patient_bootstrap(metric, here.y, here.p, here.patient, resamples, seed)
-                entry[metric] = figure.to_json()
-        table.append(entry)
-    return table

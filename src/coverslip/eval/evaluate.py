@@ -4,29 +4,34 @@ Three figures, and what each says:
 
 primary   mean over folds of the within-fold figure, with an interval that knows that folds share training patients:
           how good is this way of making models.
-pooled    all out-of-fold predictions together, test patients resampled: how good were these fitted models. Null where
-          a patient is tested in several folds, since then rows are not independent.
-baseline  a logistic regression on mean and spread of the features, on the same folds; versus_baseline pairs the folds.
+pooled    all out-of-fold predictions together, test patients resampled: how good were these fitted models. Figures
+          that rank (auroc, c_index) compare patients of one fold, since models of different folds have different
+          scales. Null where a patient is tested in several folds, since then rows are not independent.
+baseline  a linear model on mean and spread of the features, on the same folds; versus_baseline pairs the folds.
+
+What the figures are is the kind of task's: `coverslip.eval.kinds` has one table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
+from numpy import ndarray
 
 from coverslip.base.errors import TableError
 from coverslip.base.files import finite
-from coverslip.eval import baseline as mean_sd_baseline
 from coverslip.eval.caveats import about_the_data, caveats
-from coverslip.eval.curves import confusion, discrimination, reliability, site_table
 from coverslip.eval.folds import FoldResult, FoldSize, difference, fold_results, mean_sd, over_folds
-from coverslip.eval.interval import Interval, patient_bootstrap
-from coverslip.eval.metrics import METRICS
+from coverslip.eval.interval import Interval, percentiles
+from coverslip.eval.kinds import KINDS
 from coverslip.eval.reduce import Rows, Task, UnitLevel, Units, overlapping, read_rows, reduce
+from coverslip.eval.sites import site_table
 
 FORMAT = "coverslip.metrics/1"
 CURVES_FORMAT = "coverslip.evaluation/1"
@@ -54,17 +59,19 @@ def evaluate(
 ) -> Evaluation:
     """Metrics and curves of a run.
 
-    `predictions` and `baseline` are tables like predictions.csv: slide, patient, fold, set, the target's column
-    (class names) and p_<class>; repeat where folds were drawn more than once. Rows of the set "test" are out-of-fold
-    predictions; rows of the set "external" get figures of their own, from the mean over the folds' models, and the
-    curves where they are alone. `task` has kind, column and classes. `sites` names the site of a slide, by slide id.
+    `predictions` and `baseline` are tables like predictions.csv: slide, patient, fold, set, the target's columns and
+    those of the kind of task (`coverslip.eval.truth`); repeat where folds were drawn more than once. Rows of the set
+    "test" are out-of-fold predictions; rows of the set "external" get figures of their own, from the mean over the
+    folds' models, and the curves where they are alone. `task` has kind, column and classes, and columns and grid where
+    the kind has them. `sites` names the site of a slide, by slide id.
     `warnings` are the caller's (leaks, missing features); they stand first.
 
     Raises:
-        TableError: a column is missing, a label is no class, a probability is NaN, a patient has two outcomes.
-        SettingsError: a task kind that cannot be evaluated yet.
+        TableError: a column is missing, a label is no class, a prediction is NaN, a patient has two outcomes.
+        SettingsError: a task kind that cannot be evaluated.
     """
     what = Task.of(task)
+    kind = KINDS[what.kind]
     rows, external, unlabelled = _read(predictions, what, where="Predictions")
     baseline_rows, baseline_external, _ = (
         _read(baseline, what, where="Baseline predictions")
@@ -75,26 +82,28 @@ def evaluate(
     unknown = [key for key in rows.folds() if key not in sizes]
     if unknown:
         raise TableError(f"Predictions: (repeat, fold) {unknown[0]} is not in the split.")
-    folds = fold_results(rows, sizes, level, what.classes)
-    baseline_folds = fold_results(baseline_rows, sizes, level, what.classes)
-    units = reduce(rows, level)
+    folds = fold_results(rows, sizes, level, what)
+    baseline_folds = fold_results(baseline_rows, sizes, level, what)
+    units = replace(reduce(rows, level), training=_training(rows, sizes))
     repeated = overlapping(rows)
 
-    primary = over_folds(folds, what.classes)
-    baseline_figures = over_folds(baseline_folds, what.classes)
-    versus_baseline = difference(folds, baseline_folds, what.classes)
-    pooled = None if repeated else _resampled(units, what.classes, resamples, seed, models="these fitted models")
+    primary = over_folds(folds, what)
+    baseline_figures = over_folds(baseline_folds, what)
+    versus_baseline = difference(folds, baseline_folds, what)
+    pooled = None if repeated else _resampled(units, what, resamples, seed, models="these fitted models")
     metrics: dict[str, Any] = {
         "format": FORMAT,
         "task": what.to_json(),
         "level": level,
-        "counts": _counts(rows, units, what.classes),
+        "headline": kind.headline,
+        "shown": list(kind.shown),
+        "counts": _counts(rows, units, what),
         "primary": _json(primary),
-        "baseline": {"name": mean_sd_baseline.NAME, **_json(baseline_figures)},
+        "baseline": {"name": kind.baseline, **_json(baseline_figures)},
         "versus_baseline": _json(versus_baseline),
         "pooled": None if pooled is None else _json(pooled),
-        "folds": [_fold_json(fold, level, what.classes) for fold in folds],
-        "fold_summary": {name: mean_sd([fold.figures[name] for fold in folds]) for name in METRICS},
+        "folds": [_fold_json(fold, level, what) for fold in folds],
+        "fold_summary": {name: mean_sd([fold.figures[name] for fold in folds]) for name in kind.names(what)},
     }
     if external is not None:
         metrics["external"] = _external(external, baseline_external, what, level, resamples, seed)
@@ -102,10 +111,9 @@ def evaluate(
         doubts = caveats(
             folds=folds,
             units=units,
-            classes=what.classes,
+            task=what,
             level=level,
             primary=primary,
-            pooled=pooled,
             baseline=baseline_figures,
             versus_baseline=versus_baseline,
             repeated=repeated,
@@ -115,13 +123,14 @@ def evaluate(
         # Another cohort alone: its figures are under "external", and the curves are its.
         rows, units = external, reduce(external, level)
         repeated = overlapping(external)
-        doubts = about_the_data(units, what.classes, level, [], unlabelled)
+        doubts = about_the_data(units, what, level, [], unlabelled)
     else:
         doubts = ["There is no prediction to evaluate: every figure is null."]
     metrics["warnings"] = [*warnings, *doubts]
     curves = _curves(units, folds, what, level, repeated=bool(repeated))
     curves["set"] = "external" if rows is external else "test"
-    curves["sites"] = _sites(rows, units, sites, what.classes, level, resamples, seed)
+    curves["trust"] = kind.trust(units, what, out_of_fold=rows is not external, seed=seed)
+    curves["sites"] = _sites(rows, units, sites, what, level, resamples, seed)
     return Evaluation(finite(metrics), finite(curves))
 
 
@@ -135,32 +144,39 @@ def _read(frame: pd.DataFrame, task: Task, *, where: str) -> tuple[Rows, Rows | 
     return rows, external if len(external) else None, unlabelled + also_unlabelled
 
 
-def _resampled(units: Units, classes: Sequence[str], resamples: int, seed: int, *, models: str) -> dict[str, Interval]:
+def _training(rows: Rows, sizes: Mapping[tuple[int, int], FoldSize]) -> dict[int, Float[ndarray, "t 2"]]:
+    """What was known of the training units of each stratum of the pooled units, where the sizes say it."""
+    known = {place: sizes[key].training for place, key in enumerate(rows.folds())}
+    return {place: training for place, training in known.items() if training is not None}
+
+
+def _resampled(units: Units, task: Task, resamples: int, seed: int, *, models: str) -> dict[str, Interval]:
     how = f"{models}, test patients resampled, {resamples}, 95%"
+    kind = KINDS[task.kind]
+    groups = kind.groups(units, task)
     return {
-        name: patient_bootstrap(name, units.y, units.p, units.patient, resamples, seed, how=how) for name in METRICS
+        name: percentiles(partial(_figure, name, units, task), name, units.patient, groups, resamples, seed, how=how)
+        for name in kind.names(task)
     }
+
+
+def _figure(name: str, units: Units, task: Task, weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:
+    return KINDS[task.kind].figure(name, units, weights, task)
 
 
 def _curves(
     units: Units, folds: Sequence[FoldResult], task: Task, level: UnitLevel, *, repeated: bool
 ) -> dict[str, Any]:
+    kind = KINDS[task.kind]
     return {
         "format": CURVES_FORMAT,
         "task": task.to_json(),
         "level": level,
-        "note": f"a {level} tested in several folds counts once, with its mean probability" if repeated else None,
-        "discrimination": discrimination(units, task.classes),
+        "note": f"a {level} tested in several folds counts once, with its mean prediction" if repeated else None,
         "folds": [
-            {
-                "fold": fold.size.fold,
-                "repeat": fold.size.repeat,
-                "discrimination": discrimination(fold.units, task.classes),
-            }
-            for fold in folds
+            {"fold": fold.size.fold, "repeat": fold.size.repeat, **kind.fold_curves(fold.units, task)} for fold in folds
         ],
-        "confusion": confusion(units, task.classes),
-        "reliability": reliability(units, task.classes),
+        **kind.curves(units, task),
     }
 
 
@@ -171,20 +187,29 @@ def _external(
     models = f"mean of {len(rows.folds())} fitted models"
     units = reduce(rows, level)
     result = {
-        "counts": _counts(rows, units, task.classes),
-        **_json(_resampled(units, task.classes, resamples, seed, models=models)),
+        "counts": _counts(rows, units, task),
+        **_json(_fixed(units, task, resamples, seed, models=models)),
     }
     if baseline is not None:
-        figures = _resampled(reduce(baseline, level), task.classes, resamples, seed, models=models)
-        result["baseline"] = {"name": mean_sd_baseline.NAME, **_json(figures)}
+        figures = _fixed(reduce(baseline, level), task, resamples, seed, models=models)
+        result["baseline"] = {"name": KINDS[task.kind].baseline, **_json(figures)}
     return result
+
+
+def _fixed(units: Units, task: Task, resamples: int, seed: int, *, models: str) -> dict[str, Interval]:
+    """Figures of finished models on other patients: one prediction a unit, so closed forms hold where they exist."""
+    units = replace(units, stratum=None)
+    figures = KINDS[task.kind].fixed(units, task, resamples, seed)
+    if figures is None:
+        return _resampled(units, task, resamples, seed, models=models)
+    return {name: replace(figure, how=f"{models}, {figure.how}") for name, figure in figures.items()}
 
 
 def _sites(
     rows: Rows,
     units: Units,
     sites: pd.Series | None,
-    classes: Sequence[str],
+    task: Task,
     level: UnitLevel,
     resamples: int,
     seed: int,
@@ -197,24 +222,21 @@ def _sites(
         if slide in site_of_slide:
             named.setdefault(patient if level == "patient" else slide, set()).add(site_of_slide[slide])
     joined = {unit: " + ".join(sorted(names)) for unit, names in named.items()}
-    return site_table(units, joined, classes, level=level, resamples=resamples, seed=seed)
+    return site_table(units, joined, task, level=level, resamples=resamples, seed=seed)
 
 
-def _counts(rows: Rows, units: Units, classes: Sequence[str]) -> dict[str, Any]:
-    return {
-        "patients": len(set(rows.patient)),
-        "slides": len(set(rows.slide)),
-        "classes": units.counts(classes),
-    }
+def _counts(rows: Rows, units: Units, task: Task) -> dict[str, Any]:
+    counts = KINDS[task.kind].counts(units, task)
+    return {"patients": len(set(rows.patient)), "slides": len(set(rows.slide)), **counts}
 
 
-def _fold_json(fold: FoldResult, level: UnitLevel, classes: Sequence[str]) -> dict[str, Any]:
+def _fold_json(fold: FoldResult, level: UnitLevel, task: Task) -> dict[str, Any]:
     return {
         "fold": fold.size.fold,
         "repeat": fold.size.repeat,
         "patients": len(set(fold.units.patient)),
         f"train_{level}s": fold.size.train,
-        "classes": fold.units.counts(classes),
+        **KINDS[task.kind].counts(fold.units, task),
         **fold.figures,
     }
 

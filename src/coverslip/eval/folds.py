@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from coverslip.eval.interval import Interval, nadeau_bengio
-from coverslip.eval.metrics import METRICS, bounds, classification_metrics
+from coverslip.eval.kinds import KINDS
 from coverslip.eval.reduce import Rows, UnitLevel, Units, reduce
+from coverslip.eval.truth import Task
 
 
 @dataclass(frozen=True)
@@ -17,13 +20,14 @@ class FoldSize:
     """How many patients (or slides, where that is the level) a fold's model was trained on and tested on.
 
     `train` counts those that moved the weights; tuning patients only stopped the training and are left out, which
-    makes the interval rather wider than too narrow.
+    makes the interval rather wider than too narrow. `training` is, for survival, time and event of each of them.
     """
 
     fold: int
     train: int
     test: int
     repeat: int = 0
+    training: Float[ndarray, "t 2"] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -36,37 +40,37 @@ class FoldResult:
 
 
 def fold_results(
-    rows: Rows, sizes: Mapping[tuple[int, int], FoldSize], level: UnitLevel, classes: Sequence[str]
+    rows: Rows, sizes: Mapping[tuple[int, int], FoldSize], level: UnitLevel, task: Task
 ) -> list[FoldResult]:
+    """Each fold's figures, in the order of `rows.folds()`."""
     results = []
     for repeat, fold in rows.folds():
+        size = sizes[repeat, fold]
         units = reduce(rows.only((rows.repeat == repeat) & (rows.fold == fold)), level)
-        figures = classification_metrics(units.y, units.p, classes)
-        results.append(FoldResult(sizes[repeat, fold], units, figures))
+        units = replace(units, training={} if size.training is None else {0: size.training})
+        results.append(FoldResult(size, units, KINDS[task.kind].figures(units, task)))
     return results
 
 
-def over_folds(folds: Sequence[FoldResult], classes: Sequence[str]) -> dict[str, Interval]:
+def over_folds(folds: Sequence[FoldResult], task: Task) -> dict[str, Interval]:
     """Each metric over the folds in which it could be computed."""
-    figures = {}
-    for name in METRICS:
+    kind, figures = KINDS[task.kind], {}
+    for name in kind.names(task):
         known = [(value, fold.size) for fold in folds if (value := fold.figures[name]) is not None]
         figures[name] = nadeau_bengio(
             [value for value, _ in known],
             [size.train for _, size in known],
             [size.test for _, size in known],
-            bounds=bounds(name, len(classes)),
+            bounds=kind.bounds(name, task),
         )
     return figures
 
 
-def difference(
-    folds: Sequence[FoldResult], others: Sequence[FoldResult], classes: Sequence[str]
-) -> dict[str, Interval]:
+def difference(folds: Sequence[FoldResult], others: Sequence[FoldResult], task: Task) -> dict[str, Interval]:
     """Model minus baseline, fold by fold, over folds in which both were tested on the same units."""
     other_of = {(fold.size.repeat, fold.size.fold): fold for fold in others}
-    figures = {}
-    for name in METRICS:
+    kind, figures = KINDS[task.kind], {}
+    for name in kind.names(task):
         known = []
         for fold in folds:
             other = other_of.get((fold.size.repeat, fold.size.fold))
@@ -75,12 +79,12 @@ def difference(
             ours, theirs = fold.figures[name], other.figures[name]
             if ours is not None and theirs is not None:
                 known.append((ours - theirs, fold.size))
-        widest = bounds(name, len(classes))[1]
+        low, high = kind.bounds(name, task)
         figures[name] = nadeau_bengio(
             [value for value, _ in known],
             [size.train for _, size in known],
             [size.test for _, size in known],
-            bounds=(-widest, widest),
+            bounds=(low - high, high - low),
             how="mean of folds, model minus baseline, Nadeau-Bengio, 95%",
         )
     return figures

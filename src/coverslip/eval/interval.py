@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -93,14 +94,34 @@ def patient_bootstrap(
     patients would have changed. Where every resample gives the same figure (one patient, nothing ever wrong) there is
     no interval: it would have no width.
     """
+    figure = partial(weighted, metric, y, p)
+    return percentiles(figure, metric, groups, y, resamples, seed, confidence=confidence, how=how)
+
+
+def percentiles(
+    statistic: Callable[[Float[ndarray, "r n"]], Float[ndarray, r]],
+    name: str,
+    groups: Sequence[str] | ndarray,
+    y: Int[ndarray, n] | None,
+    resamples: int = 2000,
+    seed: int = 0,
+    *,
+    confidence: float = 0.95,
+    how: str | None = None,
+) -> Interval:
+    """Any figure with the percentile interval of resampled patients, as `patient_bootstrap`.
+
+    `statistic` takes weights (r, n), how often each unit was drawn, and gives the figure of each draw, NaN where it
+    cannot be computed; `name` is what reasons call it.
+    """
     how = how or f"these fitted models, test patients resampled, {resamples}, {confidence:.0%}"
-    value = plain(float(weighted(metric, y, p, np.ones((1, len(y))))[0]))
+    value = plain(float(statistic(np.ones((1, len(groups))))[0])) if len(groups) else None
     if value is None:
-        return Interval(None, None, None, how, reason=f"{metric} cannot be computed on these patients")
-    draws = np.concatenate([weighted(metric, y, p, block) for block in resampled_weights(groups, y, resamples, seed)])
+        return Interval(None, None, None, how, reason=f"{name} cannot be computed on these patients")
+    draws = np.concatenate([statistic(block) for block in resampled_weights(groups, y, resamples, seed)])
     known = draws[~np.isnan(draws)]
     if not len(known):
-        return Interval(value, None, None, how, resamples, f"{metric} cannot be computed in any resample")
+        return Interval(value, None, None, how, resamples, f"{name} cannot be computed in any resample")
     if np.ptp(known) < SAME:
         return Interval(value, None, None, how, resamples - len(known), NO_SPREAD)
     low, high = np.quantile(known, [0.5 - confidence / 2, 0.5 + confidence / 2])

@@ -24,6 +24,7 @@ The decision is the most probable class (two classes: over .5); a tie goes to th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -52,13 +53,39 @@ def classification_metrics(
 
 
 def weighted(
-    name: str, y: Int[ndarray, n], p: Float[ndarray, "n k"], weights: Float[ndarray, "r n"]
+    name: str,
+    y: Int[ndarray, n],
+    p: Float[ndarray, "n k"],
+    weights: Float[ndarray, "r n"],
+    *,
+    strata: Sequence[Int[ndarray, m]] | None = None,
 ) -> Float[ndarray, r]:
-    """One metric for each row of weights; NaN where a row lacks what the metric needs."""
+    """One metric for each row of weights; NaN where a row lacks what the metric needs.
+
+    `strata` are the places of the units of each fold: auroc then ranks units of one fold alone, and counts the pairs of
+    all folds together.
+    """
     if not len(y):
         return np.full(len(weights), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
+        if name == "auroc" and strata is not None:
+            return _one_against_rest(partial(auroc_within, strata=strata), y, p, weights)
         return METRICS[name](y, p, weights)
+
+
+def auroc_within(
+    positive: Bool[ndarray, n],
+    score: Float[ndarray, n],
+    weights: Float[ndarray, "r n"],
+    *,
+    strata: Sequence[Int[ndarray, m]],
+) -> Float[ndarray, r]:
+    """AUROC of pairs that stand in one stratum (fold), the pairs of all strata counted together."""
+    right, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    for places in strata:
+        hits, count = ranked_pairs(positive[places], score[places], weights[:, places])
+        right, pairs = right + hits, pairs + count
+    return np.divide(right, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
 def bounds(name: str, num_classes: int) -> tuple[float, float]:
@@ -122,7 +149,7 @@ def _auroc(y: ndarray, p: ndarray, weights: ndarray) -> ndarray:
 
 
 def _auprc(y: ndarray, p: ndarray, weights: ndarray) -> ndarray:
-    return _one_against_rest(_auprc_of_class, y, p, weights)
+    return _one_against_rest(auprc_of, y, p, weights)
 
 
 def _one_against_rest(
@@ -134,13 +161,21 @@ def _one_against_rest(
 
 
 def _auroc_of_class(positive: ndarray, score: ndarray, weights: ndarray) -> ndarray:
+    right, pairs = ranked_pairs(positive, score, weights)
+    return right / pairs
+
+
+def ranked_pairs(
+    positive: Bool[ndarray, n], score: Float[ndarray, n], weights: Float[ndarray, "r n"]
+) -> tuple[Float[ndarray, r], Float[ndarray, r]]:
+    """Pairs of a positive and a negative that are ranked right (a tie counts half), and all pairs."""
     positives, negatives = _tie_groups(positive, score, weights)
     below = np.cumsum(negatives, axis=1) - negatives
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    return (positives * (below + negatives / 2)).sum(axis=1) / pairs
+    return (positives * (below + negatives / 2)).sum(axis=1), positives.sum(axis=1) * negatives.sum(axis=1)
 
 
-def _auprc_of_class(positive: ndarray, score: ndarray, weights: ndarray) -> ndarray:
+def auprc_of(positive: ndarray, score: ndarray, weights: ndarray) -> ndarray:
+    """Average precision of one class against the rest, for each row of weights."""
     positives, negatives = _tie_groups(positive, -score, weights)
     hits = np.cumsum(positives, axis=1)
     called = hits + np.cumsum(negatives, axis=1)

@@ -19,6 +19,7 @@ from coverslip.base.registry import suggest
 from coverslip.base.study import Study
 from coverslip.cohort import Split, load_cohort
 from coverslip.eval.localisation import MappedSlide, localisation
+from coverslip.eval.truth import Task
 from coverslip.explainers import TileScores
 from coverslip.explainers import explain as explain_bag
 from coverslip.mil import SlideModel
@@ -110,7 +111,7 @@ def draw_heatmaps(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
     run = Run.open(job.run.folder)
     annotations = job.study.heatmaps.annotations
     task = metrics["task"]
-    chosen = choose_slides(job.study.heatmaps.slides, run.predictions, task["column"], task["classes"])
+    chosen = choose_slides(job.study.heatmaps.slides, run.predictions, task)
     if not chosen:
         return metrics
     maps, scores = _draw(job, run.split, chosen, method=job.study.heatmaps.method, folder=job.run.heatmaps)
@@ -123,14 +124,22 @@ def draw_heatmaps(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics
 
 
-def choose_slides(wanted: str | int, predictions: pd.DataFrame, column: str, classes: Sequence[str]) -> list[str]:
-    """The slides to draw: all, none, a number, or auto (all up to 50, else 20), dealt over classes, right and wrong."""
+def choose_slides(wanted: str | int, predictions: pd.DataFrame, task: Mapping[str, Any]) -> list[str]:
+    """The slides to draw: all, none, a number, or auto (all up to 50, else 20), dealt over classes, right and wrong.
+
+    Where the task has no classes, they are spread evenly over what was predicted, from the lowest to the highest.
+    """
     slides = sorted(predictions["slide"].unique())
     if wanted == "none" or wanted == 0:
         return []
     if wanted == "all" or (wanted == "auto" and len(slides) <= _ALL):
         return slides
     number = _FEW if wanted == "auto" else int(wanted)
+    column, classes = task["column"], task["classes"]
+    if task.get("kind", "classification") not in ("classification", "ordinal"):
+        first = Task.of(task).reader.predictions(Task.of(task))[0]
+        ranked = predictions.groupby("slide")[first].mean().sort_values(kind="stable").index
+        return sorted({ranked[place] for place in np.linspace(0, len(ranked) - 1, number).round().astype(int)})
     p = predictions.groupby("slide")[[f"p_{name}" for name in classes]].mean()
     truth = predictions.groupby("slide")[column].first()
     decided = np.array(classes)[p.to_numpy().argmax(axis=1)]

@@ -154,30 +154,34 @@ def _predictions(run: Run, source: BagSource, progress: Progress) -> pd.DataFram
 
 
 def _targets(run: Run, cohort: Cohort, study: Study) -> Targets | None:
-    """The labels of the new cohort; None where the table does not have the run's column."""
-    if study.task.column not in cohort.frame:
-        LOG.info("the table has no column %r: no metrics", study.task.column)
+    """The labels of the new cohort; None where the table does not have the run's columns."""
+    known = run.metrics["task"]
+    lacking = [name for name in known.get("columns") or [known["column"]] if name not in cohort.frame]
+    if lacking:
+        LOG.info("the table has no column %s: no metrics", ", ".join(map(repr, lacking)))
         return None
-    return make_targets(cohort, study.task, study.cohort.classes, expected=run.metrics["task"]["classes"])
+    # Curves are compared at the times at which the run's models were judged.
+    task = study.task.model_copy(update={"times": [float(time) for time in known.get("grid") or []]})
+    return make_targets(cohort, task, study.cohort.classes, expected=known["classes"])
 
 
 def _labelled(predictions: pd.DataFrame, targets: Targets) -> pd.DataFrame:
-    names = {slide: targets.classes[y] for slide, y in targets.y_of.items()}
-    labelled = predictions.copy()
-    labelled.insert(4, targets.column, [names.get(slide, "") for slide in predictions["slide"]])
-    return labelled
+    known = targets.shown.reindex(predictions["slide"]).reset_index(drop=True)
+    if not len(targets.grid) and targets.classes and targets.y.ndim == 1:
+        known = known.fillna("")  # a slide without a class
+    return pd.concat([predictions.iloc[:, :4], known, predictions.iloc[:, 4:]], axis=1)
 
 
 def _evaluate(run: Run, cohort: Cohort, predictions: pd.DataFrame, targets: Targets, study: Study) -> Evaluation:
     """Figures of the external cohort, with what it shares with the run's cohort told first."""
-    labelled = predictions[predictions[targets.column] != ""]
+    labelled = predictions[predictions["slide"].isin(targets.slides)]
     if labelled.empty:
         raise TableError(f"No slide of the table has a known {targets.column!r}.")
     shared = audit_cohorts(run.split.patients, cohort.patient_of)
     return evaluate(
         labelled,
         None,
-        task={"kind": targets.kind, "column": targets.column, "classes": targets.classes},
+        task=targets.description,
         level="patient" if targets.level == "patient" else "slide",
         split=[],
         resamples=study.evaluation.resamples,

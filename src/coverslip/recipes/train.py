@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,13 +18,16 @@ from coverslip.base.fingerprint import digest, file_digest
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import FitSettings, Study
 from coverslip.cohort import Fold, Split, write_split
-from coverslip.eval import FoldSize, evaluate, mean_sd, mean_sd_logistic
-from coverslip.mil import BagSource, SlideModel, build_task, fit_bags
-from coverslip.mil.build import check_options
+from coverslip.eval import FoldSize, baseline_predictions, evaluate, mean_sd
+from coverslip.eval.truth import Task
+from coverslip.mil import BagSource, SlideModel, Target, fit_bags, make_task
+from coverslip.mil.build import check_options, check_task_options
+from coverslip.recipes.audits import audit_run
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.engine import LOCAL, Engine, open_engine
 from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.training_data import TrainingData, load_data
+from coverslip.recipes.tuning import candidates, choose_settings, collect_tuning
 from coverslip.store import Features, RunFolder, describe_environment, write_table
 from coverslip.store.run import WEIGHTS
 
@@ -38,6 +41,7 @@ def train_study(
         SettingsError, TableError, SplitError, FeatureError: what the user gave cannot work.
     """
     check_options(study.aggregator.name, study.aggregator.options)
+    check_task_options(study.task.kind, study.task.options)
     job = open_job(study, need_paths=False, store=feature_store(study), progress=progress, trains=True)
     with working(job.run, "train"), open_engine(engine, ray_address) as where:
         return train_job(job, failed={}, engine=where)
@@ -45,6 +49,7 @@ def train_study(
 
 def train_job(job: Job, *, failed: Mapping[str, str], engine: Engine) -> Tally:
     """Folds, models, out-of-fold predictions and metrics; slides in `failed` are left out with their reason."""
+    candidates(job.study)  # a grid that cannot be tried is told before anything is trained
     data = load_data(job, failed)
     _forget_results(job, data.split)
     write_split(data.split, job.run.split)
@@ -55,7 +60,7 @@ def train_job(job: Job, *, failed: Mapping[str, str], engine: Engine) -> Tally:
     result = evaluate(
         predictions,
         baseline,
-        task={"kind": data.targets.kind, "column": data.targets.column, "classes": data.targets.classes},
+        task=data.targets.description,
         level=data.unit,
         split=[_size(fold, data, job.study.fit.least_tuning) for fold in data.split.folds],
         resamples=job.study.evaluation.resamples,
@@ -66,13 +71,15 @@ def train_job(job: Job, *, failed: Mapping[str, str], engine: Engine) -> Tally:
     write_json(job.run.evaluation, result.curves)
     write_json(job.run.environment, _environment(job, data, engine))
     write_json(job.run.metrics, result.metrics)
+    collect_tuning(job.run, data.split)
+    audit_run(job, data, predictions)
     return Tally(job.run.folder, failed=data.failed, metrics=result.metrics)
 
 
 def _forget_results(job: Job, split: Split) -> None:
     """Removes what an earlier run with other settings left, so that no old number stands beside a new one."""
     run = job.run
-    for path in (run.predictions, run.metrics, run.evaluation, run.report):
+    for path in (run.predictions, run.metrics, run.evaluation, run.audit, run.tuning, run.checklists, run.report):
         path.unlink(missing_ok=True)
     shutil.rmtree(run.heatmaps, ignore_errors=True)
     current = {fold.name for fold in split.folds}
@@ -107,12 +114,10 @@ def _out_of_fold(job: Job, data: TrainingData) -> tuple[pd.DataFrame, pd.DataFra
 
 def _labelled(table: pd.DataFrame, data: TrainingData, fold: Fold) -> pd.DataFrame:
     """The columns of predictions.csv, in their order."""
-    targets = data.targets
-    labels = [targets.classes[targets.y_of[slide]] for slide in table["slide"]]
-    table = table.assign(fold=fold.index, repeat=fold.repeat, set="test")
-    table[targets.column] = labels
-    values = [f"p_{name}" for name in targets.classes]
-    return table[["slide", "patient", "fold", "repeat", "set", targets.column, *values]]
+    known = data.targets.shown.loc[table["slide"]].reset_index(drop=True)
+    values = table.drop(columns=["slide", "patient"])
+    names = table[["slide", "patient"]].assign(fold=fold.index, repeat=fold.repeat, set="test")
+    return pd.concat([names, known, values], axis=1)
 
 
 @dataclass(frozen=True)
@@ -132,14 +137,15 @@ class FoldTraining:
         """Nothing is trained where the folder has the model of the same data and settings; a run that was stopped goes
         on at its checkpoint."""
         folder = self.run.model(fold.name)
-        study, data = self.study, self.data
+        data = self.data
+        study = choose_settings(self.study, data, fold, folder)
         train, tune = data.learning_sets(fold, study.fit.least_tuning)
         fit = study.fit if tune else study.fit.model_copy(update={"epochs": study.fit.fixed_epochs})
         made_from = digest(
             {
                 "sets": {"train": train, "tune": tune},
-                "y": data.targets.y_of,
-                "classes": data.targets.classes,
+                "targets": data.targets.digest,
+                "task": {"kind": study.task.kind, "options": study.task.options},
                 "features": {s: _digest_of(data.features[s]) for s in (*train, *tune)},
                 "fit": study.fit.model_dump(),
                 "aggregator": study.aggregator.model_dump(),
@@ -154,7 +160,13 @@ class FoldTraining:
         model = fit_bags(
             data.bags.take(train),
             data.bags.take(tune) if tune else None,
-            build_task(study.task.kind, {"classes": data.targets.classes, "weights": study.fit.class_weights}),
+            make_task(
+                study.task.kind,
+                classes=data.targets.classes,
+                grid=data.targets.grid,
+                weights=study.fit.class_weights,
+                options=study.task.options,
+            ),
             study.aggregator,
             fit,
             column=data.targets.column,
@@ -183,19 +195,30 @@ def _baseline(spread: Mapping[str, np.ndarray], data: TrainingData, fold: Fold, 
     """The baseline's predictions. It needs no early stopping, so it is fitted on training and tuning bags."""
     train = data.bags.take((*fold.train, *fold.tune))
     assert train.target is not None
-    p = mean_sd_logistic(
+    task = Task.of(data.targets.description)
+    values = baseline_predictions(
+        task,
         np.stack([spread[name] for name in train.names]),
-        train.target.y.numpy(),
+        _known(train.target),
         np.stack([spread[name] for name in test.names]),
-        data.targets.classes,
     )
+    columns = task.reader.predictions(task)
     return pd.DataFrame(
         [
-            {"slide": slide, "patient": patient, **{f"p_{c}": v for c, v in zip(data.targets.classes, row.tolist())}}
-            for slides, patient, row in zip(test.slides, test.patients, p)
+            {"slide": slide, "patient": patient, **dict(zip(columns, row.tolist()))}
+            for slides, patient, row in zip(test.slides, test.patients, values)
             for slide in slides
         ]
     )
+
+
+def _known(target: Target) -> np.ndarray:
+    """What is known of the bags as `coverslip.eval.truth` has it: (n,), (n, labels) with NaN, or times and events."""
+    if target.event is not None:
+        return torch.stack([target.y.double(), target.event.double()], dim=1).numpy()
+    if target.known is not None:
+        return torch.where(target.known, target.y, torch.nan).numpy()
+    return target.y.numpy()
 
 
 def _size(fold: Fold, data: TrainingData, least_tuning: int) -> FoldSize:
@@ -205,7 +228,16 @@ def _size(fold: Fold, data: TrainingData, least_tuning: int) -> FoldSize:
         train, test = (len(data.split.patients_of(names)) for names in (slides, fold.test))
     else:
         train, test = len(slides), len(fold.test)
-    return FoldSize(fold.index, train, test, fold.repeat)
+    return FoldSize(fold.index, train, test, fold.repeat, training=_times(data, slides))
+
+
+def _times(data: TrainingData, slides: Sequence[str]) -> np.ndarray | None:
+    """Time and event of each unit of a training set, for the weights of figures about times; None for other kinds."""
+    frame = data.targets.frame
+    if "event" not in frame:
+        return None
+    rows = frame[frame["slide"].isin(slides)]
+    return rows.drop_duplicates("patient" if data.unit == "patient" else "slide")[["y", "event"]].to_numpy(np.float64)
 
 
 def _untuned(data: TrainingData, fit: FitSettings) -> list[str]:
@@ -214,10 +246,17 @@ def _untuned(data: TrainingData, fit: FitSettings) -> list[str]:
     if not without:
         return []
     return [
-        f"In {len(without)} of {len(data.split.folds)} folds the tuning set has under {fit.least_tuning} patients of a "
-        f"class: its patients were trained on too, and training ended after {fit.fixed_epochs} epochs "
+        f"In {len(without)} of {len(data.split.folds)} folds the tuning set has under {fit.least_tuning} patients "
+        f"{_of_what(data)}: its patients were trained on too, and training ended after {fit.fixed_epochs} epochs "
         "(fit.least_tuning, fit.fixed_epochs)."
     ]
+
+
+def _of_what(data: TrainingData) -> str:
+    """What a tuning set needs enough of."""
+    if data.targets.strict:
+        return "of a class"
+    return "with an event" if "event" in data.targets.frame else "in each half"
 
 
 def _sites(job: Job) -> pd.Series | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from coverslip.audit import AuditFinding, audit_split, duplicate_pairs
@@ -33,14 +34,10 @@ class TrainingData:
     def learning_sets(self, fold: Fold, least_tuning: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The slides that move a fold's weights, and those that choose its epoch.
 
-        The second is empty where the fold's tuning set has under `least_tuning` patients of some class; its slides are
-        among the first then. Test slides are in neither.
+        The second is empty where the fold's tuning set has under `least_tuning` patients of the scarcest class (for
+        times with the scarcest event); its slides are among the first then. Test slides are in neither.
         """
-        y, patient_of = self.targets.y_of, self.targets.patient_of
-        patients = [
-            {patient_of[slide] for slide in fold.tune if y[slide] == c} for c in range(len(self.targets.classes))
-        ]
-        if min(map(len, patients)) >= max(1, least_tuning):
+        if self.targets.scarcest(fold.tune) >= max(1, least_tuning):
             return fold.train, fold.tune
         return tuple(sorted({*fold.train, *fold.tune})), ()
 
@@ -75,14 +72,22 @@ def load_data(job: Job, failed: Mapping[str, str]) -> TrainingData:
     for why, lost in (("for want of a feature file", missing), ("because they failed", {**failed, **damaged})):
         if lost:
             told.append(f"Left out {why}: {some(sorted(lost))} ({len(lost)} of {len(job.cohort.slides)} slides).")
-    y = targets.y_of
     bags = BagSource(
         [features[slide] for slide in targets.slides],
         patients=targets.patient_of,
-        target=Target(torch.tensor([y[slide] for slide in targets.slides])),
+        target=bag_target(targets),
         bag=study.task.bag,
     )
     return TrainingData(targets, split, bags, features, {**failed, **damaged}, tuple(told))
+
+
+def bag_target(targets: Targets) -> Target:
+    """What is known of each slide, in the order of `targets.slides`."""
+    y = torch.from_numpy(np.array(targets.y))
+    event = torch.from_numpy(targets.frame["event"].to_numpy(np.int64)) if "event" in targets.frame else None
+    return Target(
+        y.float() if y.is_floating_point() else y, known=torch.isfinite(y) if y.ndim == 2 else None, event=event
+    )
 
 
 def _refuse_nothing(job: Job, slides: Sequence[str], failed: Mapping[str, str]) -> None:

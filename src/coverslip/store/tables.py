@@ -146,7 +146,7 @@ def read_predictions(path: Path, *, text: tuple[str, ...] = ()) -> pd.DataFrame:
 
 
 def _is_number_column(name: str) -> bool:
-    return name in ("fold", "repeat", "value", "risk") or name.startswith("p_")
+    return name in ("fold", "repeat", "value", "risk") or name.startswith(("p_", "s_", "risk_", "cif_"))
 
 
 def _line(values: tuple[str, ...]) -> bytes:

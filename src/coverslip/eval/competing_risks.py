@@ -1,0 +1,97 @@
+"""Several events of which the first ends the time: each cause's own ranking, and its cumulative incidence.
+
+c_index_<cause>  Harrell's c-index of risk_<cause> for the time to the cause, other causes taken as censoring: does who
+                 has the cause earlier have the higher risk of it (cause-specific; ties of risk count half)
+ibs_<cause>      integrated Brier score of the stated cumulative incidence, IPCW (Schoop et al. 2011,
+                 https://doi.org/10.1002/bimj.201000073)
+c_index, ibs     the mean over the causes for which the figure can be computed
+
+Only units of one fold are ranked against each other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from coverslip.eval.censoring import cumulative_incidence
+from coverslip.eval.kind import Kind, mean_of_known, nothing
+from coverslip.eval.reduce import Units
+from coverslip.eval.survival import concordance, integrated_brier
+from coverslip.eval.truth import Task
+
+_OF_CAUSE = ("c_index", "ibs")
+
+
+class CompetingRisks(Kind):
+    """The time to the first of several events."""
+
+    headline: ClassVar[str] = "c_index"
+    chance: ClassVar[float] = 0.5
+    baseline: ClassVar[str] = "mean+sd Cox ridge, a cause each"
+    shown: ClassVar[tuple[str, ...]] = ("c_index", "ibs")
+
+    def names(self, task: Task) -> tuple[str, ...]:
+        return (*_OF_CAUSE, *(f"{name}_{cause}" for cause in task.classes for name in _OF_CAUSE))
+
+    def figure(self, name: str, units: Units, weights: Float[ndarray, "r n"], task: Task) -> Float[ndarray, r]:
+        if not len(units):
+            return nothing(weights)
+        base = next(base for base in _OF_CAUSE if name == base or name.startswith(f"{base}_"))
+        if name != base:
+            return _of_cause(base, task.classes.index(name.removeprefix(f"{base}_")), units, weights, task)
+        each = [_of_cause(base, c, units, weights, task) for c in range(len(task.classes))]
+        return mean_of_known(each, len(weights))
+
+    def groups(self, units: Units, task: Task) -> Int[ndarray, n]:
+        return units.y[:, 1].astype(np.int64)
+
+    def counts(self, units: Units, task: Task) -> dict[str, Any]:
+        causes = {name: int((units.y[:, 1] == 1 + c).sum()) for c, name in enumerate(task.classes)}
+        return {"events": {**causes, "censored": int((units.y[:, 1] == 0).sum())}}
+
+    def scarcest(self, units: Units, task: Task) -> tuple[int, str]:
+        counts = self.counts(units, task)["events"]
+        scarce = min(task.classes, key=lambda name: counts[name])
+        return counts[scarce], f"with the event {scarce}"
+
+    def curves(self, units: Units, task: Task) -> dict[str, Any]:
+        """The observed cumulative incidence of each cause in the halves of higher and lower risk of it."""
+        return {"incidence": [_incidence(units, c, cause) for c, cause in enumerate(task.classes)]}
+
+    def doubts(self, units: Units, task: Task, level: str) -> list[str]:
+        none = [name for name, n in self.counts(units, task)["events"].items() if n == 0 and name != "censored"]
+        return [f"No tested {level} has the event {', '.join(none)}: its figures are null."] if none else []
+
+
+def _of_cause(name: str, c: int, units: Units, weights: Float[ndarray, "r n"], task: Task) -> Float[ndarray, r]:
+    happened = units.y[:, 1] == 1 + c
+    if not happened.any():
+        return nothing(weights)
+    if name == "c_index":
+        return concordance(units, units.p[:, c], happened, weights)
+    grid, first = np.array(task.grid), len(task.classes) + c * len(task.grid)
+    return integrated_brier(units, units.p[:, first : first + len(grid)], grid, weights, cause=1 + c)
+
+
+def _incidence(units: Units, c: int, cause: str) -> dict[str, Any]:
+    high = np.zeros(len(units), dtype=bool)
+    for _, places in units.strata():
+        high[places] = units.p[places, c] > np.median(units.p[places, c])
+    groups = []
+    for name, which in (("lower risk", ~high), ("higher risk", high)):
+        time, event = units.y[which, 0], units.y[which, 1].astype(np.int64)
+        curve = cumulative_incidence(time, event, 1 + c)
+        groups.append(
+            {
+                "name": name,
+                "patients": int(which.sum()),
+                "events": int((event == 1 + c).sum()),
+                "time": [0.0, *curve.time.tolist()],
+                "value": [0.0, *curve.value.tolist()],
+            }
+        )
+    return {"cause": cause, "groups": groups, "cut": "median of each fold"}

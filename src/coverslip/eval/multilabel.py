@@ -1,0 +1,101 @@
+"""Labels: each label's own figures over the units that know it, and their means.
+
+auroc_<label>, auprc_<label>, brier_<label>   as for two classes, over the units that know the label
+auroc, auprc, brier                           the mean over the labels for which the figure can be computed
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from coverslip.eval.curves import precision_recall, roc
+from coverslip.eval.kind import Kind, mean_of_known, nothing
+from coverslip.eval.metrics import auprc_of, auroc_within
+from coverslip.eval.reduce import Units
+from coverslip.eval.truth import Task
+
+_OF_LABEL = ("auroc", "auprc", "brier")
+
+
+class Multilabel(Kind):
+    """Several labels, each 0, 1 or not known."""
+
+    headline: ClassVar[str] = "auroc"
+    chance: ClassVar[float] = 0.5
+    baseline: ClassVar[str] = "mean+sd logistic, a label each"
+    shown: ClassVar[tuple[str, ...]] = ("auroc", "auprc")
+
+    def names(self, task: Task) -> tuple[str, ...]:
+        return (*_OF_LABEL, *(f"{name}_{label}" for label in task.classes for name in _OF_LABEL))
+
+    def figure(self, name: str, units: Units, weights: Float[ndarray, "r n"], task: Task) -> Float[ndarray, r]:
+        base, _, label = name.partition("_")
+        if label:
+            return _of_label(base, task.classes.index(label), units, weights)
+        each = [_of_label(base, t, units, weights) for t in range(len(task.classes))]
+        return mean_of_known(each, len(weights))
+
+    def groups(self, units: Units, task: Task) -> Int[ndarray, n]:
+        """Units that know and show the same labels."""
+        if not len(units):
+            return np.zeros(0, dtype=np.int64)
+        _, group = np.unique(np.nan_to_num(units.y, nan=2.0), axis=0, return_inverse=True)
+        return group.reshape(-1).astype(np.int64)
+
+    def counts(self, units: Units, task: Task) -> dict[str, Any]:
+        return {"labels": {label: _count(units.y[:, t]) for t, label in enumerate(task.classes)}}
+
+    def scarcest(self, units: Units, task: Task) -> tuple[int, str]:
+        found = [
+            (count, f"{sign} for {label}")
+            for label, counts in self.counts(units, task)["labels"].items()
+            for sign, count in counts.items()
+            if sign != "unknown"
+        ]
+        return min(found, key=lambda pair: pair[0])
+
+    def curves(self, units: Units, task: Task) -> dict[str, Any]:
+        return {"discrimination": [_discrimination(units, t, label) for t, label in enumerate(task.classes)]}
+
+    def doubts(self, units: Units, task: Task, level: str) -> list[str]:
+        one = [
+            label
+            for label, counts in self.counts(units, task)["labels"].items()
+            if 0 in (counts["positive"], counts["negative"])
+        ]
+        if one:
+            return [f"Every tested {level} that knows {', '.join(one)} has the same value: its figures are null."]
+        return []
+
+
+def _of_label(name: str, t: int, units: Units, weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:
+    known = ~np.isnan(units.y[:, t])
+    positive, score, drawn = units.y[known, t] == 1, units.p[known, t], weights[:, known]
+    if not positive.any() or positive.all():
+        return nothing(weights)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if name == "brier":
+            return drawn @ (score - positive) ** 2 / drawn.sum(axis=1)
+        if name == "auprc":
+            return auprc_of(positive, score, drawn)
+        return auroc_within(positive, score, drawn, strata=[at for _, at in units.only(known).strata()])
+
+
+def _count(y: Float[ndarray, n]) -> dict[str, int]:
+    positive, negative = int((y == 1).sum()), int((y == 0).sum())
+    return {"positive": positive, "negative": negative, "unknown": len(y) - positive - negative}
+
+
+def _discrimination(units: Units, t: int, label: str) -> dict[str, Any]:
+    known = ~np.isnan(units.y[:, t])
+    true, score = units.y[known, t] == 1, units.p[known, t]
+    return {
+        "class": label,
+        "prevalence": float(true.mean()) if len(true) else None,
+        "roc": roc(true, score),
+        "pr": precision_recall(true, score),
+    }

@@ -1,0 +1,119 @@
+"""Levels: how far off the decided level is, and whether higher ones are told from lower ones.
+
+The decided level is the median of the stated probabilities: the first at which they reach a half. It is the level with
+the least expected distance.
+
+quadratic_kappa    agreement beyond chance, a miss counting with the square of its distance (Cohen 1968,
+                   https://doi.org/10.1037/h0026256); 0 is chance, 1 perfect
+mae                mean distance in levels
+within_one         fraction decided right or one level off
+accuracy           fraction decided right
+auroc_from_<level> AUROC of P(y >= level), for each level above the lowest; auroc is their mean
+brier              mean over those thresholds of (P(y >= level) - truth)²
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from coverslip.eval.curves import precision_recall, roc
+from coverslip.eval.kind import Kind, mean_of_known, nothing
+from coverslip.eval.metrics import auroc_within
+from coverslip.eval.reduce import Units
+from coverslip.eval.truth import Task
+
+_OF_DECISIONS = ("quadratic_kappa", "mae", "within_one", "accuracy")
+
+
+class Ordinal(Kind):
+    """Ordered levels."""
+
+    headline: ClassVar[str] = "quadratic_kappa"
+    chance: ClassVar[float] = 0.0
+    baseline: ClassVar[str] = "mean+sd logistic, a threshold each"
+    shown: ClassVar[tuple[str, ...]] = ("quadratic_kappa", "mae")
+
+    def names(self, task: Task) -> tuple[str, ...]:
+        return (*_OF_DECISIONS, "auroc", "brier", *(f"auroc_from_{level}" for level in task.classes[1:]))
+
+    def figure(self, name: str, units: Units, weights: Float[ndarray, "r n"], task: Task) -> Float[ndarray, r]:
+        if not len(units):
+            return nothing(weights)
+        if name == "quadratic_kappa":
+            return _kappa(units.y, median_level(units.p), weights, len(task.classes))
+        if name in _OF_DECISIONS:
+            off = np.abs(median_level(units.p) - units.y)
+            counted = {"mae": off, "within_one": off <= 1, "accuracy": off == 0}[name]
+            return weights @ counted.astype(float) / weights.sum(axis=1)
+        steps = range(1, len(task.classes))
+        if name == "brier":
+            misses = [(at_least(units.p, k) - (units.y >= k)) ** 2 for k in steps]
+            return weights @ np.mean(misses, axis=0) / weights.sum(axis=1)
+        if name == "auroc":
+            return mean_of_known([_auroc(units, k, weights) for k in steps], len(weights))
+        return _auroc(units, task.classes.index(name.removeprefix("auroc_from_")), weights)
+
+    def groups(self, units: Units, task: Task) -> Int[ndarray, n]:
+        return units.y
+
+    def counts(self, units: Units, task: Task) -> dict[str, Any]:
+        return {"classes": units.counts(task.classes)}
+
+    def scarcest(self, units: Units, task: Task) -> tuple[int, str]:
+        return len(units), "with a level"
+
+    def curves(self, units: Units, task: Task) -> dict[str, Any]:
+        counts = np.zeros((len(task.classes), len(task.classes)), dtype=np.int64)
+        np.add.at(counts, (units.y, median_level(units.p)), 1)
+        return {
+            "confusion": {"classes": list(task.classes), "counts": counts.tolist(), "decision": "median level"},
+            "discrimination": [
+                {
+                    "class": f"{level} or higher",
+                    "prevalence": float((units.y >= k).mean()) if len(units) else None,
+                    "roc": roc(units.y >= k, at_least(units.p, k)),
+                    "pr": precision_recall(units.y >= k, at_least(units.p, k)),
+                }
+                for k, level in enumerate(task.classes)
+                if k > 0
+            ],
+        }
+
+    def bounds(self, name: str, task: Task) -> tuple[float, float]:
+        return {"quadratic_kappa": (-1.0, 1.0), "mae": (0.0, len(task.classes) - 1.0)}.get(name, (0.0, 1.0))
+
+    def doubts(self, units: Units, task: Task, level: str) -> list[str]:
+        if len(units) and np.ptp(median_level(units.p)) == 0:
+            only = task.classes[int(median_level(units.p)[0])]
+            return [f"Every {level} is decided to be of level {only}: read auroc, not kappa."]
+        return []
+
+
+def median_level(p: Float[ndarray, "n k"]) -> Int[ndarray, n]:
+    """The first level at which the probabilities, added up from the lowest, reach a half."""
+    # A sum of ten .1 may miss the half that it is by a rounding error.
+    return (np.cumsum(p, axis=1) >= 0.5 - 1e-12).argmax(axis=1) if len(p) else np.zeros(0, dtype=np.int64)
+
+
+def at_least(p: Float[ndarray, "n k"], level: int) -> Float[ndarray, n]:
+    """P(y >= level)."""
+    return p[:, level:].sum(axis=1)
+
+
+def _auroc(units: Units, level: int, weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:
+    places = [at for _, at in units.strata()]
+    return auroc_within(units.y >= level, at_least(units.p, level), weights, strata=places)
+
+
+def _kappa(y: Int[ndarray, n], decided: Int[ndarray, n], weights: ndarray, levels: int) -> Float[ndarray, r]:
+    """1 - observed over expected mean square distance; expected from both margins."""
+    truth, said = np.eye(levels)[y], np.eye(levels)[decided]
+    total = weights.sum(axis=1)
+    distance = np.subtract.outer(np.arange(levels), np.arange(levels)).astype(float) ** 2
+    observed = weights @ (y - decided).astype(float) ** 2 / total
+    expected = np.einsum("ra,ab,rb->r", weights @ truth, distance, weights @ said) / total**2
+    return 1 - np.divide(observed, expected, out=np.full(len(weights), np.nan), where=expected > 0)

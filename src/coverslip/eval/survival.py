@@ -1,0 +1,278 @@
+"""Times: who is at higher risk, how near the stated curves are, and whether groups of risk part.
+
+Whoever is censored before the end hides their outcome; figures weigh those who are seen by the chance G to be still
+followed, from the Kaplan-Meier curve of censoring among the training units of the same fold (IPCW).
+
+c_index     of all pairs in which it is known who had the event first, the share in which they had the higher risk; ties
+            of risk count half (Harrell et al. 1996, 10.1002/(SICI)1097-0258(19960229)15:4<361::AID-SIM168>3.0.CO;2-4)
+uno_c_index the same up to the end of the grid, pairs weighted with 1 / G(t)² of the earlier time, so that it does not
+            depend on who was censored (Uno et al. 2011, https://doi.org/10.1002/sim.4154)
+auroc_time  cumulative/dynamic AUROC: who has had the event by t against who is free of it, averaged over the grid by
+            the fall of the survival curve (Hung and Chiang 2010, https://doi.org/10.1002/cjs.10046; Lambert and
+            Chevret 2016, https://doi.org/10.1177/0962280213515571)
+ibs         integrated Brier score: (stated survival - truth)² with IPCW, integrated over the grid by trapezoids (Graf
+            et al. 1999, https://doi.org/10.1002/(SICI)1097-0258(19990915/30)18:17/18<2529::AID-SIM274>3.0.CO;2-5)
+
+The first three rank, and compare units of one fold alone. A fold whose training units were all followed for less than a
+time has no weight there: such a time counts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+from coverslip.eval.censoring import Curve, drawn_survival, kaplan_meier, still_followed
+from coverslip.eval.kind import Kind, nothing
+from coverslip.eval.logrank import logrank
+from coverslip.eval.reduce import Units
+from coverslip.eval.truth import Task
+
+# Rows of pairs that are worked through at once, times units: memory stays bounded.
+_BLOCK = 4_000_000
+# Risks that differ by less are the same; published implementations say so too.
+_TIE = 1e-8
+_CALIBRATION_TIMES = 3
+_CALIBRATION_GROUPS = 5
+
+
+class Survival(Kind):
+    """The time to an event, some of them censored."""
+
+    headline: ClassVar[str] = "c_index"
+    chance: ClassVar[float] = 0.5
+    baseline: ClassVar[str] = "mean+sd Cox ridge"
+    shown: ClassVar[tuple[str, ...]] = ("c_index", "ibs")
+
+    def names(self, task: Task) -> tuple[str, ...]:
+        return ("c_index", "uno_c_index", "auroc_time", "ibs")
+
+    def figure(self, name: str, units: Units, weights: Float[ndarray, "r n"], task: Task) -> Float[ndarray, r]:
+        if not len(units):
+            return nothing(weights)
+        risk, curves, grid = units.p[:, 0], units.p[:, 1:], np.array(task.grid)
+        if name == "c_index":
+            return concordance(units, risk, units.y[:, 1] > 0, weights)
+        if name == "uno_c_index":
+            return concordance(units, risk, units.y[:, 1] > 0, weights, end=grid[-1])
+        if name == "auroc_time":
+            return auroc_over_time(units, 1 - curves, grid, weights)
+        return integrated_brier(units, 1 - curves, grid, weights, cause=1)
+
+    def groups(self, units: Units, task: Task) -> Int[ndarray, n]:
+        return units.y[:, 1].astype(np.int64)
+
+    def counts(self, units: Units, task: Task) -> dict[str, Any]:
+        events = int((units.y[:, 1] > 0).sum())
+        return {"events": {"event": events, "censored": len(units) - events}}
+
+    def scarcest(self, units: Units, task: Task) -> tuple[int, str]:
+        return int((units.y[:, 1] > 0).sum()), "with the event"
+
+    def curves(self, units: Units, task: Task) -> dict[str, Any]:
+        return {
+            "risk_groups": risk_groups(units, units.p[:, 0]),
+            "calibration_at": [calibration(units, task, time) for time in _calibration_times(task.grid)],
+            "auroc_at": auroc_at_times(units, 1 - units.p[:, 1:], np.array(task.grid)),
+        }
+
+    def doubts(self, units: Units, task: Task, level: str) -> list[str]:
+        without = [k for k, at in units.strata() if not (units.y[at, 1] > 0).any()]
+        if without and units.stratum is not None:
+            return [f"{len(without)} folds test nobody with the event: they say nothing of who is at risk."]
+        return []
+
+
+def concordance(
+    units: Units,
+    risk: Float[ndarray, n],
+    event: Bool[ndarray, n],
+    weights: Float[ndarray, "r n"],
+    *,
+    end: float | None = None,
+) -> Float[ndarray, r]:
+    """The c-index of pairs within a stratum; with `end` Uno's, of events before it, weighted with 1 / G²."""
+    right, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    time = units.y[:, 0]
+    for stratum, places in units.strata():
+        first = places[event[places]]
+        weight = np.ones(len(first))
+        if end is not None:
+            first = first[time[first] < end]
+            followed = _followed(units, stratum, time[first])
+            weight = np.divide(1.0, followed**2, out=np.zeros(len(first)), where=followed > 0)
+        step = max(1, _BLOCK // max(1, len(places)))
+        for start in range(0, len(first), step):
+            i = first[start : start + step]
+            # Of equal times an event comes before a censoring.
+            t, other = time[i][:, None], time[places][None, :]
+            later = (other > t) | ((other == t) & ~event[places][None, :])
+            hit, count = _ranked(risk[i], risk[places], later)
+            drawn = weights[:, i] * weight[start : start + step]
+            right += (drawn * (weights[:, places] @ hit.T)).sum(axis=1)
+            pairs += (drawn * (weights[:, places] @ count.T)).sum(axis=1)
+    return np.divide(right, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+
+def auroc_over_time(
+    units: Units, incidence: Float[ndarray, "n g"], grid: Float[ndarray, g], weights: Float[ndarray, "r n"]
+) -> Float[ndarray, r]:
+    """The cumulative/dynamic AUROC averaged over the grid; times at which it cannot be computed are left out."""
+    each = np.stack([_auroc_at(units, incidence[:, k], time, weights) for k, time in enumerate(grid)], axis=1)
+    if len(grid) == 1:
+        return each[:, 0]
+    survival = drawn_survival(units.y[:, 0], units.y[:, 1] > 0, weights, grid)
+    fall = -np.diff(np.concatenate([np.ones((len(weights), 1)), survival], axis=1), axis=1)
+    known = ~np.isnan(each)
+    total = (fall * known).sum(axis=1)
+    return np.divide(
+        (fall * np.where(known, each, 0)).sum(axis=1), total, out=np.full(len(weights), np.nan), where=total > 0
+    )
+
+
+def auroc_at_times(units: Units, incidence: Float[ndarray, "n g"], grid: Float[ndarray, g]) -> list[dict[str, Any]]:
+    """The cumulative/dynamic AUROC at each time of the grid, with the events until then."""
+    ones = np.ones((1, len(units)))
+    found = []
+    for k, time in enumerate(grid if len(units) else []):
+        value = float(_auroc_at(units, incidence[:, k], time, ones)[0])
+        events = int(((units.y[:, 0] <= time) & (units.y[:, 1] > 0)).sum())
+        found.append({"time": float(time), "auroc": None if np.isnan(value) else value, "events": events})
+    return found
+
+
+def integrated_brier(
+    units: Units,
+    incidence: Float[ndarray, "n g"],
+    grid: Float[ndarray, g],
+    weights: Float[ndarray, "r n"],
+    *,
+    cause: int,
+) -> Float[ndarray, r]:
+    """The Brier score of a cause's cumulative incidence, integrated over the grid and divided by its length; at one
+    time it is the score there. With several causes as Schoop et al. (2011, https://doi.org/10.1002/bimj.201000073)."""
+    total = weights.sum(axis=1)
+    losses = np.zeros((len(units), len(grid)))
+    for stratum, places in units.strata():
+        losses[places] = _brier_losses(units, stratum, places, incidence, grid, cause)
+    scores = weights @ losses / total[:, None]
+    if len(grid) == 1:
+        return scores[:, 0]
+    return np.trapezoid(scores, grid, axis=1) / (grid[-1] - grid[0])
+
+
+def risk_groups(units: Units, risk: Float[ndarray, n]) -> dict[str, Any]:
+    """Survival curves of the half with the higher and the half with the lower risk, cut at the median of each fold, and
+    the log-rank statistic between them.
+
+    Its p is for groups made without the outcome. Out-of-fold groups are nearly that; the models of other folds have
+    seen these patients' outcomes, so it is somewhat too small (the p to trust permutes the whole cross-validation).
+    """
+    if not len(units):
+        return {"groups": [], "logrank": None}
+    high = np.zeros(len(units), dtype=bool)
+    for _, places in units.strata():
+        high[places] = risk[places] > np.median(risk[places])
+    time, event = units.y[:, 0], units.y[:, 1] > 0
+    groups = [
+        {"name": name, "patients": int(which.sum()), "events": int(event[which].sum()),
+         **_drawn(kaplan_meier(time[which], event[which]), time[which])}
+        for name, which in (("lower risk", ~high), ("higher risk", high))
+    ]  # fmt: skip
+    test = logrank(time, event, np.where(high, "higher", "lower"))
+    return {
+        "groups": groups,
+        "cut": "median of each fold",
+        "logrank": {"statistic": test.statistic, "p": test.p, "reason": test.reason},
+    }
+
+
+def calibration(units: Units, task: Task, time: float) -> dict[str, Any]:
+    """Stated against observed chance of the event by a time, in groups of stated chance; observed is 1 minus the
+    Kaplan-Meier curve of the group, with its limits."""
+    stated = 1 - units.p[:, 1 + task.grid.index(time)]
+    number = min(_CALIBRATION_GROUPS, max(1, int((units.y[:, 1] > 0).sum()) // 5))
+    order = np.argsort(stated, kind="stable")
+    bins = []
+    for members in np.array_split(order, number):
+        if not len(members):
+            continue
+        curve = kaplan_meier(units.y[members, 0], units.y[members, 1] > 0)
+        place = int(np.searchsorted(curve.time, time, side="right")) - 1
+        low, high = (1 - curve.high[place], 1 - curve.low[place]) if place >= 0 else (np.nan, np.nan)
+        bins.append(
+            {
+                "n": len(members),
+                "stated": float(stated[members].mean()),
+                "observed": float(1 - curve.at(np.array([time]))[0]),
+                "low": float(low),
+                "high": float(high),
+            }
+        )
+    return {"time": time, "of": f"the event by {time:g}", "interval": "Kaplan-Meier, 95%", "bins": bins}
+
+
+def _ranked(
+    mine: Float[ndarray, i], theirs: Float[ndarray, n], counted: Bool[ndarray, "i n"]
+) -> tuple[Float[ndarray, "i n"], Float[ndarray, "i n"]]:
+    """How right the order of each pair is (1, half for a tie, 0), where it is counted; and whether it is."""
+    gap = mine[:, None] - theirs[None, :]
+    order = np.where(np.abs(gap) <= _TIE, 0.5, (gap > 0).astype(float))
+    return order * counted, counted.astype(float)
+
+
+def _auroc_at(
+    units: Units, incidence: Float[ndarray, n], at: float, weights: Float[ndarray, "r n"]
+) -> Float[ndarray, r]:
+    """Who has had the event by a time against who is free of it then, cases weighted with 1 / G."""
+    right, pairs = np.zeros(len(weights)), np.zeros(len(weights))
+    time, event = units.y[:, 0], units.y[:, 1] > 0
+    for stratum, places in units.strata():
+        cases = places[event[places] & (time[places] <= at)]
+        controls = places[time[places] > at]
+        if not len(cases) or not len(controls):
+            continue
+        followed = _followed(units, stratum, time[cases])
+        weight = np.divide(1.0, followed, out=np.zeros(len(cases)), where=followed > 0)
+        hit, _ = _ranked(incidence[cases], incidence[controls], np.ones((len(cases), len(controls)), dtype=bool))
+        drawn = weights[:, cases] * weight
+        right += (drawn * (weights[:, controls] @ hit.T)).sum(axis=1)
+        pairs += drawn.sum(axis=1) * weights[:, controls].sum(axis=1)
+    return np.divide(right, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+
+def _brier_losses(
+    units: Units, stratum: int, places: ndarray, incidence: ndarray, grid: Float[ndarray, g], cause: int
+) -> Float[ndarray, "m g"]:
+    """What each unit of a stratum adds to the Brier score at each time."""
+    time, event = units.y[places, 0][:, None], units.y[places, 1][:, None]
+    at_own, at_grid = _followed(units, stratum, time[:, 0])[:, None], _followed(units, stratum, grid)[None, :]
+    stated = incidence[places]
+    over, free = (event > 0) & (time <= grid), time > grid
+    seen = np.divide(1.0, at_own, out=np.zeros_like(at_own), where=at_own > 0) * over
+    seen = seen + np.divide(1.0, at_grid, out=np.zeros_like(at_grid), where=at_grid > 0) * free
+    return seen * (stated - ((event == cause) & over)) ** 2
+
+
+def _followed(units: Units, stratum: int, at: Float[ndarray, g]) -> Float[ndarray, g]:
+    """G(t) among the training units of the stratum; where they are not known, among the tested units themselves."""
+    known = units.training.get(stratum, units.y)
+    return still_followed(known[:, 0], known[:, 1] > 0, at)
+
+
+def _calibration_times(grid: Sequence[float]) -> list[float]:
+    """Up to three times of the grid, evenly apart, the last among them."""
+    places = np.unique(np.linspace(0, len(grid) - 1, _CALIBRATION_TIMES + 1).round().astype(int)[1:])
+    return [grid[place] for place in places]
+
+
+def _drawn(curve: Curve, time: Float[ndarray, n]) -> dict[str, Any]:
+    """The steps of a curve from time 0 to the longest time, as lists."""
+    last = float(time.max()) if len(time) else 0.0
+    steps = np.append(np.insert(curve.time, 0, 0.0), last)
+    value = np.append(np.insert(curve.value, 0, curve.start), curve.value[-1] if len(curve.value) else curve.start)
+    return {"time": steps.tolist(), "value": value.tolist()}
