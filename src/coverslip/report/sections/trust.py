@@ -1,0 +1,125 @@
+"""May the probabilities be acted on? Calibration, decision curves, abstention and prediction sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coverslip.report import figures, trust_figures
+from coverslip.report.contents import RunContents, dig
+from coverslip.report.sections import Absent, Section
+from coverslip.report.wording import is_number, number, percent, span
+
+ENTRIES = {"trust": {"build": "SECTION", "summary": "Calibration, decision curves, abstention, prediction sets"}}
+
+# With fewer in the smaller class no threshold is said to be one at which the model is useful.
+FEW = 10
+
+
+def _calibration(block: Mapping[str, Any], level: str) -> list[dict[str, Any]]:
+    """The reliability of each probability that is looked at, in bins of equal numbers."""
+    found = []
+    for entry in block.get("calibration") or []:
+        if entry.get("bins"):
+            said = "; ".join(f"stated {number(b['stated'])}, observed {number(b['observed'])}" for b in entry["bins"])
+            found.append(
+                {
+                    "title": f"Reliability of {entry['of']}",
+                    "svg": figures.reliability(entry["bins"], f"Reliability of {entry['of']}, {level} level: {said}."),
+                    "caption": f"{level.capitalize()} level; bins {entry['bins_are']}. On the dashed line it comes "
+                    "true as often as stated.",
+                }
+            )
+    return found
+
+
+def _decisions(block: Mapping[str, Any], level: str) -> list[dict[str, Any]]:
+    found = []
+    for entry, stated in zip(block.get("decision") or [], block.get("calibration") or []):
+        curve = entry.get("curve") or []
+        if curve:
+            where = _useful(curve, min(stated["came_true"], stated["n"] - stated["came_true"]))
+            found.append(
+                {
+                    "title": f"Decision curve of class {entry['class']}",
+                    "svg": trust_figures.decision(
+                        curve, f"Net benefit of acting on p({entry['class']}), {level} level. {where}"
+                    ),
+                    "caption": f"{level.capitalize()} level; the band is its 95 % interval at each threshold "
+                    f"({entry['interval']}). {where}",
+                }
+            )
+    return found
+
+
+def _useful(curve: list[Mapping[str, Any]], scarce: int) -> str:
+    """Where both intervals, against treating all and treating no one, lie over 0."""
+    if scarce < FEW:
+        return f"With {scarce} in the smaller class nothing is claimed."
+    better = [
+        point["threshold"]
+        for point in curve
+        if all(is_number(low) and low > 0 for low in (dig(point, name, "low") for name in ("model", "versus_all")))
+    ]
+    if not better:
+        return "At no threshold is it shown to be more useful than treating all and treating no one."
+    return f"Shown to be more useful than treating all and treating no one from {min(better):.2f} to {max(better):.2f}."
+
+
+def _abstention(block: Mapping[str, Any], level: str) -> list[dict[str, Any]]:
+    found = block.get("abstention")
+    if not isinstance(found, Mapping):
+        return []
+    area, chance = number(found["aurc"], 3), number(found["aurc_by_chance"], 3)
+    return [
+        {
+            "title": "Abstention",
+            "svg": trust_figures.abstention(found, f"Errors over patients decided, {level} level; area {area}."),
+            "caption": f"{level.capitalize()} level; the band is Wilson's 95 % interval, the dashed line deciding all. "
+            f"Area {area}; abstaining at random gives {chance}, an oracle {number(found['aurc_at_best'], 3)}.",
+        }
+    ]
+
+
+def _sets(block: Mapping[str, Any], classes: list[str], level: str) -> dict[str, Any]:
+    """Prediction sets in words: the average coverage with its spread, by class, and how much the sets say."""
+    found = block.get("sets") or {}
+    coverage = found.get("coverage")
+    if not isinstance(coverage, Mapping):
+        return {"reason": found.get("reason")}
+    by_class = [
+        f"{name}: {number(figure.get('value'))} ({span(figure)})"
+        for name, figure in zip(classes, found.get("classes") or [])
+    ]
+    few = [name for name, n in (found.get("counts") or {}).items() if is_number(n) and n < 19]
+    return {
+        "aim": percent(found.get("aim"), 1),
+        "mean": number(coverage.get("mean")),
+        "sd": number(coverage.get("sd")),
+        "classes": "; ".join(by_class),
+        "one": percent(found.get("one_class"), 1),
+        "every": percent(found.get("every_class"), 1),
+        "empty": percent(found.get("empty"), 1),
+        "few": ", ".join(few),
+        "level": level,
+    }
+
+
+def _build(run: RunContents) -> dict[str, Any] | Absent:
+    block = dig(run.evaluation, "trust")
+    if not isinstance(block, Mapping) or not block.get("calibration"):
+        return Absent(
+            "The run's evaluation says nothing of calibration: it predicts no classes, or was evaluated by an earlier "
+            "version. Whether its probabilities come true is not known."
+        )
+    level = run.level
+    return {
+        "estimates": block.get("estimates"),
+        "entries": block["calibration"],
+        "plots": [*_calibration(block, level), *_decisions(block, level), *_abstention(block, level)],
+        "sets": _sets(block, run.classes, level),
+    }
+
+
+SECTION = Section("trust", 65, "Can the probabilities be trusted?", Path(__file__).with_suffix(".html"), _build)

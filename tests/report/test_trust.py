@@ -1,0 +1,64 @@
+"""The section on probabilities: what it draws and says, and that it is silent where nothing is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from coverslip.base.files import finite
+from coverslip.eval.reduce import Units
+from coverslip.eval.trust import trust
+from coverslip.report import trust_figures
+from coverslip.report.contents import RunContents
+from coverslip.report.sections import Absent
+from coverslip.report.sections.trust import SECTION
+
+NOTHING = RunContents("r", Path("nowhere"))
+
+
+def run_of(n: int, k: int = 2) -> RunContents:
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % k
+    p = softmax(rng.normal(size=(n, k)) + 2 * np.eye(k)[y], axis=1)
+    ids = np.arange(n).astype(str)
+    classes = [f"c{i}" for i in range(k)]
+    block = finite(trust(Units(ids, ids, y, p, np.arange(n) % 5), classes, out_of_fold=True))
+    return replace(NOTHING, evaluation={"trust": block}, metrics={"task": {"classes": classes}})
+
+
+@pytest.mark.parametrize(("n", "k"), [(200, 2), (90, 3), (6, 2), (1, 2)])
+def test_every_plot_is_an_image_with_a_sentence(n: int, k: int) -> None:
+    found = SECTION.build(run_of(n, k))
+    assert isinstance(found, dict)
+    for plot in found["plots"]:
+        svg = ElementTree.fromstring(str(plot["svg"]))
+        assert svg.attrib["aria-label"].endswith(".")
+        assert "nan" not in str(plot["svg"]).lower()
+
+
+def test_a_useful_model_is_said_to_be_useful_somewhere() -> None:
+    plots = SECTION.build(run_of(400))["plots"]
+    caption = next(plot["caption"] for plot in plots if plot["title"].startswith("Decision"))
+    assert "treating no one from 0." in caption
+    few = SECTION.build(run_of(6))["plots"]
+    assert any("With 3 in the smaller class nothing is claimed." in plot["caption"] for plot in few)
+
+
+def test_classes_too_few_for_sets_are_named() -> None:
+    assert SECTION.build(run_of(30))["sets"]["few"] == "c0, c1"
+    assert SECTION.build(run_of(400))["sets"]["few"] == ""
+
+
+def test_without_the_block_it_says_so() -> None:
+    assert isinstance(SECTION.build(NOTHING), Absent)
+
+
+def test_curves_stay_in_their_panel() -> None:
+    panel = trust_figures.Panel(-0.1, 0.4)
+    assert panel.at(0.5, -9)[1] == panel.top + panel.side
+    assert panel.at(0.5, 9)[1] == panel.top
