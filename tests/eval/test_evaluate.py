@@ -259,3 +259,17 @@ def test_evaluation_repeats_with_its_seed(make_predictions, sizes) -> None:
     first, second = (run(make_predictions(), None, sizes(), seed=3) for _ in range(2))
     assert first == second
     assert run(make_predictions(), None, sizes(), seed=4).metrics["pooled"] != first.metrics["pooled"]
+
+
+def test_folds_that_overlap_are_resampled_together(make_predictions, sizes) -> None:
+    inside = make_predictions()
+    twice = pd.concat([inside, inside.assign(repeat=1)])
+    split = [*sizes(), *(FoldSize(size.fold, size.train, size.test, repeat=1) for size in sizes())]
+    found = run(twice, None, split).metrics
+    assert found["pooled"] is None
+    figure = found["across_folds"]["auroc"]
+    assert figure["value"] == pytest.approx(found["primary"]["auroc"]["value"])
+    assert figure["low"] < figure["value"] < figure["high"]
+    assert "drawn once across all folds" in figure["interval"]
+    # The second repeat is the first again: no more is known.
+    assert "across_folds" not in run(inside, None, sizes()).metrics

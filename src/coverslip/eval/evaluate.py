@@ -26,6 +26,7 @@ from numpy import ndarray
 
 from coverslip.base.errors import TableError
 from coverslip.base.files import finite
+from coverslip.eval.bootstrap import across_folds
 from coverslip.eval.caveats import about_the_data, caveats
 from coverslip.eval.folds import FoldResult, FoldSize, difference, fold_results, mean_sd, over_folds
 from coverslip.eval.interval import Interval, percentiles
@@ -105,6 +106,10 @@ def evaluate(
         "folds": [_fold_json(fold, level, what) for fold in folds],
         "fold_summary": {name: mean_sd([fold.figures[name] for fold in folds]) for name in kind.names(what)},
     }
+    if repeated and what.kind == "classification":
+        # Pooled rows are not independent; patients drawn once for all folds are.
+        found = across_folds(kind.headline, [fold.units for fold in folds], resamples=resamples, seed=seed)
+        metrics["across_folds"] = {kind.headline: found.to_json()}
     if external is not None:
         metrics["external"] = _external(external, baseline_external, what, level, resamples, seed)
     if len(rows):
