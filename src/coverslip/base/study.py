@@ -251,8 +251,6 @@ class TuneSettings(Settings):
     tried. Keys are of fit and aggregator."""
     folds: Annotated[int, Field(ge=2)] = 3
     """Inner folds, made of a fold's training patients."""
-    measure: Literal["auto", "loss"] = "auto"
-    """auto: concordance within the inner folds (AUROC, c-index), the loss where it cannot be computed."""
     seed: int = 0
     """Seed of the inner folds."""
 
