@@ -23,7 +23,7 @@ from coverslip.base.random import stream
 from coverslip.eval.bootstrap import bca
 from coverslip.eval.concordance import Concordance, Contrast
 from coverslip.eval.interval import Interval
-from coverslip.eval.subgroups import Tested
+from coverslip.eval.subgroups import FoldRows
 
 # A site with fewer patients cannot be learnt and tested.
 LEAST_PATIENTS = 10
@@ -157,7 +157,9 @@ def confounding(labels: Int[ndarray, n], sites: Sequence[str | None], *, seed: i
     return {"cramers_v": min(1.0, v), "p": p, "red": bool(v >= RED_V and p < RED_P), "reason": None}
 
 
-def within_sites(tested: Tested, sites: Sequence[str | None], *, seed: int = 0, resamples: int = 500) -> dict[str, Any]:
+def within_sites(
+    tested: FoldRows, sites: Sequence[str | None], *, seed: int = 0, resamples: int = 500
+) -> dict[str, Any]:
     """The model's figure where the site cannot help: only patients of one site and fold are compared, over sites with
     five or more of each class, and beside it the figure over all pairs of the same patients within folds."""
     names = np.array(["" if s is None or s != s else str(s) for s in sites], dtype=object)

@@ -36,7 +36,7 @@ _RESAMPLED_FROM = 50
 
 
 @dataclass(frozen=True)
-class Tested:
+class FoldRows:
     """Out-of-fold rows, one a unit (patient or slide) and fold.
 
     `unit` and `patient` name them, `fold` numbers the fold over all repeats, `group` (n,) is the class of each row, or
@@ -55,11 +55,11 @@ class Tested:
     def __len__(self) -> int:
         return len(self.fold)
 
-    def only(self, which: Bool[ndarray, n]) -> Tested:
+    def only(self, which: Bool[ndarray, n]) -> FoldRows:
         def cut(c: Contrast) -> Contrast:
             return Contrast(c.score[which], c.truth[which], None if c.time is None else c.time[which])
 
-        return Tested(
+        return FoldRows(
             np.asarray(self.unit)[which],
             np.asarray(self.patient)[which],
             self.fold[which],
@@ -104,7 +104,7 @@ class _Test:
 
 
 def subgroups(
-    tested: Tested,
+    tested: FoldRows,
     attributes: Mapping[str, Sequence[Any] | ndarray],
     *,
     cuts: Mapping[str, Sequence[float]] | None = None,
@@ -129,8 +129,9 @@ def subgroups(
         if isinstance(made, str):
             skipped.append({"column": name, "reason": made})
             continue
-        entries = [_level(tested, made, i, resamples, seed) for i in range(len(made.names))]
-        _add_differences(tested, made, entries, tests, name, resamples, seed)
+        levels = [_level(tested, made, i, resamples, seed) for i in range(len(made.names))]
+        entries = [entry for entry, _ in levels]
+        _add_differences(tested, made, levels, tests, name, resamples, seed)
         found.append({"attribute": name, "note": made.note, "levels": entries})
     for test, adjusted in zip(tests, holm([test.p for test in tests])):
         for entry in (test.entry, *test.twins):
@@ -199,48 +200,52 @@ def independent_difference(one: Interval, other: Interval) -> tuple[float, float
     return a - b, a - b - float(np.hypot(a - al, bh - b)), a - b + float(np.hypot(ah - a, b - bl))
 
 
-def _level(tested: Tested, made: Levels, i: int, resamples: int, seed: int) -> dict[str, Any]:
+def _level(tested: FoldRows, made: Levels, i: int, resamples: int, seed: int) -> tuple[dict[str, Any], Interval | None]:
     here = tested.only(made.level == i)
     few = here.events < LEAST_EVENTS
-    return {
+    figure = None if few else _figure(here, resamples, seed)
+    entry = {
         "level": made.names[i],
         "units": here.num_units,
         "counts": here.counts(),
-        "figure": None if few else _figure(here, resamples, seed).to_json(),
+        "figure": None if figure is None else figure.to_json(),
         "difference": None,
         "reason": f"too few: {here.events} events, under {LEAST_EVENTS}" if few else None,
     }
+    return entry, figure
 
 
 def _add_differences(
-    tested: Tested,
+    tested: FoldRows,
     made: Levels,
-    entries: list[dict[str, Any]],
+    levels: list[tuple[dict[str, Any], Interval | None]],
     tests: list[_Test],
     name: str,
     resamples: int,
     seed: int,
 ) -> None:
-    for i, entry in enumerate(entries):
-        if entry["figure"] is None:
+    for i, (entry, figure) in enumerate(levels):
+        if figure is None:
             continue
         inside = made.level == i
-        here, rest = tested.only(inside), tested.only(~inside)
+        rest = tested.only(~inside)
         if rest.events < LEAST_EVENTS:
             entry["reason"] = f"too few others: {rest.events} events, under {LEAST_EVENTS}"
             continue
-        limits = independent_difference(_figure(here, resamples, seed), _figure(rest, resamples, seed))
+        # Of two levels each is the other's rest.
+        other = levels[1 - i][1] if len(levels) == 2 else None
+        limits = independent_difference(figure, other or _figure(rest, resamples, seed))
         if limits is None:
             continue
         value, low, high = limits
         entry["difference"] = {"value": value, "low": low, "high": high, "interval": "this level minus all others, 95%"}
-        if len(made.names) == 2 and i == 1 and tests and tests[-1].entry is entries[0]:
+        if len(made.names) == 2 and i == 1 and tests and tests[-1].entry is levels[0][0]:
             tests[-1].twins.append(entry)
             continue
         tests.append(_Test(entry, _shuffled_p(tested, inside, stream(seed, "subgroups", name, i))))
 
 
-def _figure(tested: Tested, resamples: int, seed: int) -> Interval:
+def _figure(tested: FoldRows, resamples: int, seed: int) -> Interval:
     statistic = Concordance(tested.contrasts, tested.fold)
     value = plain(float(statistic(np.ones((1, len(tested))))[0])) if len(tested) else None
     if value is None:
@@ -252,7 +257,7 @@ def _figure(tested: Tested, resamples: int, seed: int) -> Interval:
     return bca(statistic, tested.patient, tested.group, resamples=resamples, seed=seed, bounds=(0.0, 1.0))
 
 
-def _shuffled_p(tested: Tested, inside: Bool[ndarray, n], chance: np.random.Generator) -> float:
+def _shuffled_p(tested: FoldRows, inside: Bool[ndarray, n], chance: np.random.Generator) -> float:
     """How often a subgroup drawn by chance, with as many patients of each fold and group, differs as much."""
     _, first, of = np.unique(np.asarray(tested.patient, dtype=str), return_index=True, return_inverse=True)
     member = inside[first]

@@ -34,7 +34,7 @@ from coverslip.cohort import Targets
 from coverslip.encoders import describe
 from coverslip.eval.concordance import Concordance, Contrast
 from coverslip.eval.slices import attribute_slices, clusters, error_slices
-from coverslip.eval.subgroups import Tested, subgroups
+from coverslip.eval.subgroups import FoldRows, subgroups
 from coverslip.recipes.job import LOG, Job
 from coverslip.recipes.training_data import TrainingData
 from coverslip.store import Features
@@ -80,7 +80,7 @@ def audit_run(job: Job, data: TrainingData, predictions: pd.DataFrame) -> dict[s
     return audit
 
 
-def tested_rows(predictions: pd.DataFrame, targets: Targets, level: str) -> tuple[Tested, list[tuple[str, ...]]]:
+def tested_rows(predictions: pd.DataFrame, targets: Targets, level: str) -> tuple[FoldRows, list[tuple[str, ...]]]:
     """The out-of-fold rows, one a unit and fold, with what they are ranked by; and the slides behind each."""
     frame = predictions[predictions["set"] == "test"]
     values = [c for c in frame.columns if c in ("value", "risk") or str(c).startswith(("p_", "risk_"))]
@@ -100,7 +100,7 @@ def tested_rows(predictions: pd.DataFrame, targets: Targets, level: str) -> tupl
     metric = {"classification": "auroc", "multilabel": "auroc"}.get(targets.kind, "concordance")
     if "event" in first:
         metric = "c_index"
-    return Tested(made[unit].to_numpy(dtype=object), patient, fold, group, names, needed, contrasts, metric), slides
+    return FoldRows(made[unit].to_numpy(dtype=object), patient, fold, group, names, needed, contrasts, metric), slides
 
 
 def _groups(truth: pd.DataFrame, targets: Targets) -> tuple[ndarray, tuple[str, ...], tuple[int, ...]]:
@@ -233,7 +233,7 @@ def _listed(path: str | None) -> list[str]:
 
 
 def _sites(
-    tested: Tested, embedding: Float[ndarray, "n d"], sites: list[Any] | None, seed: int, resamples: int
+    tested: FoldRows, embedding: Float[ndarray, "n d"], sites: list[Any] | None, seed: int, resamples: int
 ) -> dict[str, Any]:
     """The shortcut questions, each patient once."""
     if sites is None:
@@ -259,7 +259,7 @@ def _collapse(sketches: Mapping[str, Sketch], frame: pd.DataFrame, seed: int) ->
 
 
 def _slices(
-    tested: Tested,
+    tested: FoldRows,
     predictions: pd.DataFrame,
     targets: Targets,
     embedding: Float[ndarray, "n d"],
