@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from coverslip.base.errors import SettingsError
 from coverslip.recipes.embed import parse_shard
+from coverslip.store import FeatureStore, read_outcomes
 
 
 def test_shards_together_make_what_one_run_makes(cohort: Path, coverslip: Callable[..., Any]) -> None:
@@ -78,3 +81,83 @@ def test_a_shard_is_a_part_of_a_number(text: str, shard: tuple[int, int]) -> Non
 def test_anything_else_is_no_shard(text: str) -> None:
     with pytest.raises(SettingsError, match="from 1 to n"):
         parse_shard(text)
+
+
+def _damage(path: Path) -> None:
+    """Zeroes one stored tile of the finest level, as a bad sector does."""
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        middle = len(page.dataoffsets) // 2
+        where, length = page.dataoffsets[middle], page.databytecounts[middle]
+    with path.open("r+b") as out:
+        out.seek(where)
+        out.write(bytes(length))
+
+
+@pytest.fixture
+def small_overlays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's picture of a slide is made from a smaller level, as it is of slides of the usual size."""
+    monkeypatch.setattr("coverslip.recipes.slides.OVERLAY_PX", 64)
+
+
+@pytest.mark.usefixtures("small_overlays")
+def test_a_damaged_slide_is_named_without_any_preflight(cohort: Path, coverslip: Callable[..., Any]) -> None:
+    (cohort / "slides" / "case-03.tif").write_bytes((cohort / "slides" / "case-03.tif").read_bytes()[:5000])
+    _damage(cohort / "slides" / "case-05.tif")
+    said = coverslip("embed", cohort / "study.toml", "--set", "features.store=new")
+    assert said.code == 1
+    outcomes = pd.read_csv(cohort / "run" / "outcomes.csv").set_index("slide")
+    assert outcomes[outcomes["status"] == "failed"].index.tolist() == ["case-03", "case-05"]
+    assert "cannot be read" in outcomes.loc["case-05", "reason"] and "tiles.on_bad" in outcomes.loc["case-05", "reason"]
+    assert sorted(path.stem for path in (cohort / "new").glob("*.h5")) == sorted(
+        outcomes[outcomes["status"] == "done"].index
+    )
+
+
+@pytest.mark.usefixtures("small_overlays")
+def test_damaged_tiles_are_left_out_recorded_and_reported(cohort: Path, coverslip: Callable[..., Any]) -> None:
+    _damage(cohort / "slides" / "case-05.tif")
+    study, skip = cohort / "study.toml", ("--set", "tiles.on_bad=skip", "--set", "features.store=new")
+    for status in ("done", "reused"):
+        assert coverslip("embed", study, *skip).code == 0
+        outcome = read_outcomes(cohort / "run" / "outcomes.csv").set_index("slide").loc["case-05"]
+        with h5py.File(cohort / "new" / "case-05.h5") as file:
+            count = len(file["skipped"])
+        assert outcome["status"] == status and count > 0
+        assert outcome["reason"].endswith(f", {count} damaged tiles left out")
+    assert coverslip("train", study, *skip).code == 0
+    assert coverslip("report", cohort / "run").code == 0
+    assert f"{count} damaged tiles of 1 slide left out" in (cohort / "run" / "report.html").read_text()
+    # What was left out is no longer allowed to be: the file of the earlier run is not taken for whole.
+    said = coverslip("embed", study, "--set", "features.store=new")
+    assert said.code == 1 and "failed\tcase-05\t" in said.err
+
+
+def test_what_limited_the_run_is_said_logged_and_kept(cohort: Path, coverslip: Callable[..., Any]) -> None:
+    said = coverslip("embed", cohort / "study.toml", "--set", "features.store=new")
+    kept = json.loads((cohort / "run" / "embedding.json").read_text())
+    assert "limited the run" in kept["sentence"] and kept["sentence"] in said.err
+    assert kept["sentence"] in (cohort / "run" / "run.log").read_text()
+    assert abs(sum(kept["shares"].values()) - 1) < 0.01 and kept["batch"] == 32
+    coverslip("embed", cohort / "study.toml", "--set", "features.store=new")
+    assert json.loads((cohort / "run" / "embedding.json").read_text()) == kept, "a run that did nothing tells nothing"
+
+
+def test_files_are_the_same_to_the_last_bit_in_any_order(cohort: Path, coverslip: Callable[..., Any]) -> None:
+    backwards = pd.read_csv(cohort / "cohort.csv").iloc[::-1]
+    backwards.to_csv(cohort / "backwards.csv", index=False)
+    options = ("--set", "cohort.table=backwards.csv", "--set", "features.store=new", "--set", "encoder.threads=1")
+    assert coverslip("embed", cohort / "study.toml", *options).code == 0
+    for path in (cohort / "features").glob("*.h5"):
+        assert path.read_bytes() == (cohort / "new" / path.name).read_bytes()
+
+
+def test_scaled_decoding_is_another_identity_and_exact_reading_the_old_one(
+    cohort: Path, coverslip: Callable[..., Any]
+) -> None:
+    before = h5py.File(cohort / "features" / "case-01.h5").attrs["fingerprint"]
+    options = ("--set", "features.store=new", "--set", "tiles.exact=false")
+    assert coverslip("embed", cohort / "study.toml", *options).code == 0
+    with h5py.File(cohort / "new" / "case-01.h5") as file:
+        assert file.attrs["fingerprint"] != before and file.attrs["reading"] == "scaled decoding"
+    assert FeatureStore(cohort / "new").read("case-01").identity.reading == "scaled decoding"

@@ -4,7 +4,7 @@ embedding.json (of shard 3/16: embedding.3-of-16.json) says how it was done and 
 
     {"format": "coverslip.embedding/1", "batch": 32, "threads": 2, "encoder": ..., "device": ..., "precision": ...,
      "limited_by": "encoding", "shares": {"encoding": 0.94, ...}, "tiles_per_s": 310.0, "sentence": "...",
-     "skipped": {"slide": 3}}
+     "skipped": {"by_slide": {"case-01": 3}}}
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -86,25 +85,19 @@ class EmbedLedger:
         Raises:
             StoreError: the run folder cannot be written.
         """
-        path = embedding_file(self._job.run, shard)
+        path = self._job.run.embedding(shard)
         record = read_embedding(self._job.run, shard) if advice is None else {**how, **advice.to_json()}
         if advice is not None:
             LOG.info("%s", advice.sentence)
             self._job.progress.say(advice.sentence)
         if record or self.skipped:
-            write_json(path, {**record, "format": FORMAT, "skipped": self.skipped})
-
-
-def embedding_file(run: RunFolder, shard: str) -> Path:
-    """Where a shard keeps how its slides were embedded."""
-    part = "" if shard.strip() == "1/1" else f".{shard.strip().replace('/', '-of-')}"
-    return run.folder / f"embedding{part}.json"
+            write_json(path, {**record, "format": FORMAT, "skipped": {"by_slide": self.skipped}})
 
 
 def read_embedding(run: RunFolder, shard: str) -> dict[str, Any]:
     """What the run before kept; nothing where there is none, or none that can be read."""
     try:
-        found = json.loads(embedding_file(run, shard).read_text(encoding="utf-8"))
+        found = json.loads(run.embedding(shard).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) and found.get("format") == FORMAT else {}

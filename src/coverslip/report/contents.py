@@ -63,9 +63,11 @@ class RunContents:
     predictions: pd.DataFrame | None = None
     metrics: Json | None = None
     evaluation: Json | None = None
+    audit: Json | None = None
     check: Json | None = None
     outcomes: pd.DataFrame | None = None
     environment: Json | None = None
+    embedding: tuple[Json, ...] = ()
     models: tuple[FoldModel, ...] = ()
     tissue: Mapping[str, Path] = field(default_factory=dict)
     maps: tuple[Map, ...] = ()
@@ -134,9 +136,11 @@ def read_contents(folder: Path) -> RunContents:
         evaluation=_json(
             files.evaluation, discrimination=list, folds=list, confusion=dict, reliability=dict, sites=list
         ),
+        audit=_json(files.audit, leaks=dict, sites=dict, subgroups=dict, slices=dict, warnings=list),
         check=_json(files.check, slides=list),
         outcomes=read_outcomes(files.outcomes) if files.outcomes.is_file() else None,
         environment=_json(files.environment),
+        embedding=tuple(found for path in files.embeddings if (found := _json(path, skipped=dict, shares=dict))),
         models=_models(files.models),
         tissue={path.stem: path for path in sorted(files.tissue.glob("*.jpg"))},
         maps=_maps(files.heatmaps),

@@ -107,6 +107,15 @@ def failed(run: RunContents) -> dict[str, tuple[str, str]]:
     }
 
 
+def damaged_tiles(run: RunContents) -> dict[str, int]:
+    """Damaged tiles that were left out (tiles.on_bad = "skip"), by slide."""
+    found: dict[str, int] = {}
+    for one in run.embedding:
+        by_slide = dig(one, "skipped", "by_slide") or {}
+        found |= {str(slide): int(n) for slide, n in by_slide.items() if is_number(n)}
+    return found
+
+
 def leaks(run: RunContents) -> list[Json]:
     """Patients on both sides of a fold, as split.json names them."""
     found = dig(run.split, "leaks") or []

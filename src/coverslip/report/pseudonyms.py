@@ -192,7 +192,7 @@ def _ids(run: RunContents) -> tuple[set[str], set[str]]:
         if frame is not None:
             slides |= set(map(str, frame["slide"]))
             patients |= set(map(str, frame["patient"])) if "patient" in frame else set()
-    for part in (run.check, run.cohort, run.metrics, run.evaluation):
+    for part in (run.check, run.cohort, run.metrics, run.evaluation, run.audit):
         _collect(part, slides, patients)
     for patient, named in _slides_of(run.split).items():
         patients.add(patient)
@@ -315,9 +315,11 @@ def _replaced(run: RunContents, names: Pseudonyms) -> RunContents:
         predictions=_frame(run.predictions, names),
         metrics=names.value(run.metrics),
         evaluation=names.value(run.evaluation),
+        audit=names.value(run.audit),
         check=names.value(run.check),
         outcomes=_frame(run.outcomes, names),
         environment=names.value(run.environment),
+        embedding=tuple(names.value(one) for one in run.embedding),
         models=tuple(FoldModel(m.fold, names.value(m.facts)) for m in run.models),
         tissue={names.slide(slide): path for slide, path in run.tissue.items()},
         maps=tuple(_map(one, names) for one in run.maps),

@@ -91,6 +91,16 @@ class RunFolder:
     def environment(self) -> Path:
         return self.folder / "environment.json"
 
+    def embedding(self, shard: str = "1/1") -> Path:
+        """How a shard's slides were embedded, and what limited it."""
+        part = "" if shard.strip() == "1/1" else f".{shard.strip().replace('/', '-of-')}"
+        return self.folder / f"embedding{part}.json"
+
+    @property
+    def embeddings(self) -> list[Path]:
+        """The `embedding` files of all shards."""
+        return sorted(self.folder.glob("embedding*.json"))
+
     @property
     def log(self) -> Path:
         return self.folder / "run.log"

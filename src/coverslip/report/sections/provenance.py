@@ -37,6 +37,9 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
             "Neither settings.toml nor environment.json is there: this run cannot be repeated from what it left behind."
         )
     facts = {key: value for key, value in (run.environment or {}).items() if key not in _OURS}
+    for number, one in enumerate(run.embedding, start=1):
+        name = "embedding" if len(run.embedding) == 1 else f"embedding {number}"
+        facts[name] = {key: value for key, value in one.items() if key not in ("format", "skipped")}
     return {
         "settings": dump_toml(run.settings) if run.settings is not None else None,
         "tables": tables(facts),

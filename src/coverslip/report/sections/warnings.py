@@ -10,7 +10,7 @@ from typing import Any
 
 from coverslip.base.errors import FAILING_CODES
 from coverslip.report.contents import RunContents, dig
-from coverslip.report.facts import encoder, excluded, failed, findings, leaks
+from coverslip.report.facts import damaged_tiles, encoder, excluded, failed, findings, leaks
 from coverslip.report.sections import Absent, Section
 from coverslip.report.wording import code_label, plural
 
@@ -41,7 +41,9 @@ def cautions(run: RunContents) -> list[Caution]:
         *_lost(run),
         *_preflight(run),
         *_told(run),
+        *_audited(run),
         *_left_out(run),
+        *_damaged_tiles(run),
         *_licence(run),
         *_missing_parts(run),
     ]
@@ -115,11 +117,39 @@ def _told(run: RunContents) -> list[Caution]:
     return [Caution("leak" if _LEAKING.search(text) else "warn", text) for text in told]
 
 
+def _audited(run: RunContents) -> list[Caution]:
+    """What the audits found: features on both sides, pretraining, sites as shortcuts, subgroups, groups of errors."""
+    found = [one for one in dig(run.audit, "warnings") or [] if isinstance(one, Mapping)]
+    return [
+        Caution(str(one["gravity"]), str(one.get("text")))
+        if one.get("gravity") in _ORDER
+        else Caution("warn", str(one))
+        for one in found
+    ]
+
+
 def _left_out(run: RunContents) -> list[Caution]:
     total = len(excluded(run))
     if not total:
         return []
     return [Caution("note", f"{plural(total, 'row')} of the table excluded", "The reasons stand under Cohort.")]
+
+
+def _damaged_tiles(run: RunContents) -> list[Caution]:
+    found = damaged_tiles(run)
+    if not found:
+        return []
+    tiles, slides = plural(sum(found.values()), "damaged tile"), plural(len(found), "slide")
+    return [
+        Caution(
+            "warn",
+            f"{tiles} of {slides} left out",
+            'They could not be read, and tiles.on_bad = "skip" allows that: what is said of these slides rests on the '
+            "others. The feature files name each tile and why.",
+            tuple(sorted(found)),
+            "Copy the slides from their source again.",
+        )
+    ]
 
 
 def _licence(run: RunContents) -> list[Caution]:
