@@ -201,20 +201,13 @@ def test_a_narrow_budget_means_strips_and_the_same_tiles(slide: Slide, monkeypat
     monkeypatch.setattr(sweeping, "PIECE_BYTES", 10 * grid.piece.width * grid.piece.height * 3)
     narrow = plan(grid, size, tiles.xy.astype(float), 70.0, 70)
     assert narrow is not None and len(narrow.pieces) > len(set(narrow.pieces))
-    assert _most_kept(narrow) <= 10
+    assert _most_kept_bytes(narrow, grid) <= sweeping.PIECE_BYTES
     cut = by_row(slide, tiles, threads=3)
     assert all(np.array_equal(cut[row], whole[row]) for row in whole)
     monkeypatch.setattr(sweeping, "_MOST_PIECE_BYTES", 1)
     assert plan(grid, size, tiles.xy.astype(float), 70.0, 70) is None
     alone = by_row(slide, tiles)
     assert all(np.array_equal(alone[row], whole[row]) for row in whole)
-
-
-def _most_kept(made: sweeping.Plan) -> int:
-    """How many pieces are held at once when one thread carries out a plan."""
-    last = [max(step for step, *_ in made.shares[a:b]) for a, b in zip(made.starts, made.starts[1:])]
-    until = [max(last[place] for place in places) for places in made.users]
-    return max(sum(first <= now <= end for first, end in enumerate(until)) for now in range(len(until)))
 
 
 def test_a_slide_of_any_width_keeps_a_bounded_number_of_pieces() -> None:
@@ -227,8 +220,10 @@ def test_a_slide_of_any_width_keeps_a_bounded_number_of_pieces() -> None:
 
 
 def _most_kept_bytes(made: sweeping.Plan, grid: Grid) -> int:
-    ends = np.maximum.reduceat(made.shares[:, 0], made.starts[:-1])
-    until = np.array([ends[places].max() for places in made.users])
+    """Kept pieces of one thread when no batch is open in time: each from its step to the last step of its last tile."""
+    ends = np.zeros(len(made.order), int)
+    np.maximum.at(ends, made.shares[:, 1], made.shares[:, 0])
+    until = np.array([ends[made.shares[rows, 1]].max() for rows in made.gives])
     change = np.zeros(len(until) + 1, int)
     change[: len(until)] += 1
     np.subtract.at(change, until + 1, 1)

@@ -67,14 +67,33 @@ class OpenBatches:
             Stopped: the caller went away.
         """
         number, row = divmod(place, self._batch)
-        with self._changed:
-            while number >= self._delivered + self._most_open and not self.stopped:
-                self._changed.wait()
-            if self.stopped:
-                raise Stopped
-            if number not in self._open:
-                self._open[number] = self._started(number)
-            return self._open[number].images[row]
+        if number not in self._open:
+            with self._changed:
+                while not self._may_open(number):
+                    self._changed.wait()
+                self._start(number)
+        return self._open[number].images[row]
+
+    def room_now(self, place: int) -> UInt8[ndarray, "h w 3"] | None:
+        """As `room`, but None where one would have to wait."""
+        number, row = divmod(place, self._batch)
+        if number not in self._open:
+            with self._changed:
+                if not self._may_open(number):
+                    return None
+                self._start(number)
+        return self._open[number].images[row]
+
+    def _may_open(self, number: int) -> bool:
+        if self.stopped:
+            raise Stopped
+        return number < self._delivered + self._most_open
+
+    def _start(self, number: int) -> None:
+        if number not in self._open:
+            index = self._order[number * self._batch : (number + 1) * self._batch]
+            shape = (len(index), self._side_px, self._side_px, 3)
+            self._open[number] = _Filling(room_for(math.prod(shape)).reshape(shape), index)
 
     def finish(self, place: int, *, error: str | None = None) -> None:
         """Says that a tile's pixels are written, or why they cannot be had."""
@@ -119,11 +138,6 @@ class OpenBatches:
                 self._delivered = number + 1
                 self._changed.notify_all()
             yield filling.finished()
-
-    def _started(self, number: int) -> _Filling:
-        index = self._order[number * self._batch : (number + 1) * self._batch]
-        shape = (len(index), self._side_px, self._side_px, 3)
-        return _Filling(room_for(math.prod(shape)).reshape(shape), index)
 
 
 def room_for(num_bytes: int) -> UInt8[ndarray, s]:

@@ -4,8 +4,9 @@ it shares pixels with.
 Reading tile by tile decodes a piece for each tile that touches it, or keeps pieces in a cache that is never as large
 as it should be. Here the whole list of tiles is known before the first byte is read. `Plan` works out, with a handful
 of array operations, which pieces are needed, in which order, and for whom; `Sweep` decodes them one after the other,
-by as many threads as there are, and makes a tile as soon as its last piece is there. A piece is kept until its last
-tile is made.
+by as many threads as there are. What a piece has of a tile is written into the tile's open batch at once, while the
+piece is still in the processor's cache. Where that cannot be, because the batch is not open yet or because a pixel of
+the tile needs two pieces, the piece is kept until its last tile is made.
 
 The order is row by row of pieces; on very wide slides it is that within strips of columns, so that the pieces kept
 fit in `PIECE_BYTES` however wide the slide is. Pieces on the border of two strips are decoded twice.
@@ -43,9 +44,9 @@ class Plan:
     complete: a tile's place is its position there. `boxes` (n, 2) is how many whole pixels each place touches (width,
     height), `regions` (n, 2) where it starts within them (x, y), `side` its width and height.
 
-    `shares` holds what a piece gives to a place, for the places one after the other: the step, then left, right, top
-    and bottom within the tile's whole pixels, then left and top within the piece. Those of a place are the rows from
-    `starts[place]` to `starts[place + 1]`. `users` are the places that each step gives to, rising.
+    `shares` (k, 8) holds what a piece gives to a place: the step, the place, then left, right, top and bottom within
+    the tile's whole pixels, then left and top within the piece. It is sorted by place; `gives` are the rows of each
+    step, and `parts` (n,) is the number of rows of each place.
 
     `ratios` (n,) is the whole number by which each place shrinks where no pixel of it needs two pieces, else 0.
     `alone` (m,) says for each step that its piece, as it is, is the one tile it gives to.
@@ -57,8 +58,8 @@ class Plan:
     side: float
     boxes: ndarray
     shares: ndarray
-    starts: list[int]
-    users: list[list[int]]
+    gives: list[list[int]]
+    parts: list[int]
     ratios: list[int]
     alone: list[bool]
 
@@ -96,18 +97,18 @@ def plan(grid: Grid, size: Size, corners: ndarray, side: float, side_px: int) ->
     begin = np.maximum(low[:, tile], corner)
     end = np.minimum(high[:, tile], corner + piece_size)
     (left, top), (right, bottom) = begin - low[:, tile], end - low[:, tile]
-    shares = np.stack([step, left, right, top, bottom, *(begin - corner)], axis=1).astype(np.int32)
+    shares = np.stack([step, place, left, right, top, bottom, *(begin - corner)], axis=1).astype(np.int32)
     shares = shares[np.lexsort((step, place))]
-    starts = np.concatenate([[0], np.cumsum(np.bincount(place, minlength=len(order)))])
     regions, boxes = (corners - low.T)[order], (high - low).T[order]
-    users = _grouped(step, place, len(sequence))
+    parts = np.bincount(place, minlength=len(order))
 
     ratio = round(side / side_px)
     # At the edge of a level a tile may touch a pixel less than its side.
     apart = (regions == 0).all(axis=1) & (boxes == ratio * side_px).all(axis=1) & (side == ratio * side_px)
     if ratio > 1:
-        apart &= ~np.logical_or.reduceat((shares[:, 1:5] % ratio).any(axis=1), starts[:-1])
-    whole = apart & (np.diff(starts) == 1) & (ratio == 1) & (grid.piece == (side_px, side_px))
+        apart[shares[(shares[:, 2:6] % ratio).any(axis=1), 1]] = False
+    whole = apart & (parts == 1) & (ratio == 1) & (grid.piece == (side_px, side_px))
+    gives = np.split(np.argsort(shares[:, 0], kind="stable"), np.cumsum(np.bincount(step))[:-1])
     return Plan(
         pieces=pieces[sequence].tolist(),
         order=order,
@@ -115,10 +116,10 @@ def plan(grid: Grid, size: Size, corners: ndarray, side: float, side_px: int) ->
         side=side,
         boxes=boxes,
         shares=shares,
-        starts=starts.tolist(),
-        users=users,
+        gives=[rows.tolist() for rows in gives],
+        parts=parts.tolist(),
         ratios=np.where(apart, ratio, 0).tolist(),
-        alone=[len(places) == 1 and bool(whole[places[0]]) for places in users],
+        alone=[len(rows) == 1 and bool(whole[shares[rows[0], 1]]) for rows in gives],
     )
 
 
@@ -139,14 +140,6 @@ def _pairs(first: Int64[ndarray, "2 n"], last: Int64[ndarray, "2 n"]) -> tuple[n
     return tile, first[0][tile] + column, first[1][tile] + row
 
 
-def _grouped(key: ndarray, value: ndarray, num_keys: int) -> list[list[int]]:
-    """The values of each key, rising."""
-    by_key = np.lexsort((value, key))
-    ends = np.cumsum(np.bincount(key, minlength=num_keys))
-    values = value[by_key].tolist()
-    return [values[start:end] for start, end in zip([0, *ends[:-1].tolist()], ends.tolist())]
-
-
 @final
 class Sweep:
     """Carries out a plan. `sweep(step)` is called for each step in order, by any number of threads; `read` gives the
@@ -156,107 +149,117 @@ class Sweep:
         self, plan: Plan, grid: Grid, read: Callable[[int, UInt8[ndarray, s]], ndarray], batches: OpenBatches
     ) -> None:
         self._plan, self._read, self._batches = plan, read, batches
-        self._missing = np.diff(plan.starts).tolist()
-        self._wanted = [len(places) for places in plan.users]
-        self._decoded: dict[int, _Decoded] = {}
-        self._lost = False
+        self._missing = list(plan.parts)
+        self._held: dict[int, _Held] = {}  # by step
+        self._owed: dict[int, list[list[int]]] = {}  # by place: shares of held pieces
+        self._lost: dict[int, tuple[int, str]] = {}  # by place: the first step that failed, and why
         self._lock = Lock()
         self._rooms = _Rooms(grid.piece.width * grid.piece.height * 3)
         # A tile touches at most one pixel more than its side, and at least one.
         self._scratch = _Rooms((math.ceil(plan.side) + 1) ** 2 * 3)
 
     def __call__(self, step: int) -> None:
-        places = self._plan.users[step]
+        shares = self._plan.shares[self._plan.gives[step]].tolist()
         if self._plan.alone[step]:
-            self._decode_into(step, places[0])
-            return
-        self._decoded[step] = self._decode(step)
-        complete = []
-        with self._lock:
-            for place in places:
-                self._missing[place] -= 1
-                if not self._missing[place]:
-                    complete.append(place)
-        for place in complete:
-            self._make(place)
-
-    def _decode_into(self, step: int, place: int) -> None:
-        """Decodes a piece that is a whole tile where it belongs."""
-        image, error = self._batches.room(place), None
-        room = image.reshape(-1)
-        try:
-            pixels = self._read(self._plan.pieces[step], room)
-            if not np.may_share_memory(pixels, room):
+            # Decoded where it belongs.
+            place = shares[0][1]
+            image = self._batches.room(place)
+            pixels, error = self._decode(step, image.reshape(-1))
+            if error is None and not np.may_share_memory(pixels, image):
                 image[:] = pixels
-        except SlideError as lost:
-            if lost.code == CLOSED:
-                raise
-            error = lost.message
-        self._batches.finish(place, error=error)
-
-    def _decode(self, step: int) -> _Decoded:
+            self._batches.finish(place, error=error)
+            return
         room = self._rooms.take()
+        pixels, error = self._decode(step, room)
+        owed = [] if error is not None else [share for share in shares if not self._written(share, pixels)]
+        in_room = np.may_share_memory(pixels, room)
+        if not owed or not in_room:
+            self._rooms.give(room)
+        with self._lock:
+            if owed:
+                self._held[step] = _Held(pixels, room if in_room else None, len(owed))
+            for share in owed:
+                self._owed.setdefault(share[1], []).append(share)
+            complete = [share[1] for share in shares if self._arrived(share, error)]
+        for place in complete:
+            self._complete(place)
+
+    def _decode(self, step: int, room: UInt8[ndarray, s]) -> tuple[UInt8[ndarray, "h w 3"], str | None]:
+        """The pixels of a step's piece, in the room where the reader can; or why there are none."""
         try:
-            pixels = self._read(self._plan.pieces[step], room)
+            return self._read(self._plan.pieces[step], room), None
         except SlideError as error:
             if error.code == CLOSED:
                 raise
-            self._rooms.give(room)
-            self._lost = True
-            return _Decoded(room[:0], None, error.message)
-        if not np.may_share_memory(pixels, room):
-            self._rooms.give(room)
-            return _Decoded(pixels, None, None)
-        return _Decoded(pixels, room, None)
+            return room[:0], error.message
 
-    def _make(self, place: int) -> None:
-        image = self._batches.room(place)
-        plan, held = self._plan, self._decoded
-        shares = plan.shares[plan.starts[place] : plan.starts[place + 1]].tolist()
-        error = self._lost and next((held[share[0]].error for share in shares if held[share[0]].error), None)
-        if not error:
-            self._fill(image, place, shares)
-        self._batches.finish(place, error=error or None)
-        with self._lock:
-            for share in shares:
-                step = share[0]
-                self._wanted[step] -= 1
-                if not self._wanted[step]:
-                    room = held.pop(step).room
-                    if room is not None:
-                        self._rooms.give(room)
-
-    def _fill(self, image: UInt8[ndarray, "h w 3"], place: int, shares: list[list[int]]) -> None:
-        """Puts a tile together from what pieces give to it and writes it, resampled, into `image`."""
-        ratio, held = self._plan.ratios[place], self._decoded
+    def _written(self, share: list[int], pixels: UInt8[ndarray, "h w 3"]) -> bool:
+        """Writes a share into its batch; False where it has to wait."""
+        _, place, left, right, top, bottom, x, y = share
+        ratio = self._plan.ratios[place]
+        image = self._batches.room_now(place) if ratio else None
+        if image is None:
+            return False
+        part = pixels[y : y + bottom - top, x : x + right - left]
         if ratio == 1:
-            for step, left, right, top, bottom, x, y in shares:
-                image[top:bottom, left:right] = held[step].pixels[y : y + bottom - top, x : x + right - left]
-            return
-        if ratio:
-            for step, left, right, top, bottom, x, y in shares:
-                part = held[step].pixels[y : y + bottom - top, x : x + right - left]
-                size = Size((right - left) // ratio, (bottom - top) // ratio)
-                image[top // ratio : bottom // ratio, left // ratio : right // ratio] = resample(part, size)
+            image[top:bottom, left:right] = part
+        else:
+            size = Size((right - left) // ratio, (bottom - top) // ratio)
+            image[top // ratio : bottom // ratio, left // ratio : right // ratio] = resample(part, size)
+        return True
+
+    def _arrived(self, share: list[int], error: str | None) -> bool:
+        """True where a share is the last of its place. Called with the lock."""
+        step, place = share[:2]
+        if error is not None and step <= self._lost.get(place, (step, ""))[0]:
+            self._lost[place] = (step, error)
+        self._missing[place] -= 1
+        return not self._missing[place]
+
+    def _complete(self, place: int) -> None:
+        """Ends a tile all of whose pieces were decoded: what is owed to it is written now."""
+        image = self._batches.room(place)
+        owed = self._owed.pop(place, [])
+        _, error = self._lost.pop(place, (0, None))
+        if error is None and owed:
+            self._pay(image, place, owed)
+        self._batches.finish(place, error=error)
+        if owed:
+            with self._lock:
+                for share in owed:
+                    self._let_go(share[0])
+
+    def _pay(self, image: UInt8[ndarray, "h w 3"], place: int, owed: list[list[int]]) -> None:
+        if self._plan.ratios[place]:
+            for share in owed:
+                self._written(share, self._held[share[0]].pixels)
             return
         width, height = self._plan.boxes[place].tolist()
         scratch = self._scratch.take()
-        pixels = scratch[: height * width * 3].reshape(height, width, 3)
-        for step, left, right, top, bottom, x, y in shares:
-            pixels[top:bottom, left:right] = held[step].pixels[y : y + bottom - top, x : x + right - left]
+        whole = scratch[: height * width * 3].reshape(height, width, 3)
+        for step, _, left, right, top, bottom, x, y in owed:
+            whole[top:bottom, left:right] = self._held[step].pixels[y : y + bottom - top, x : x + right - left]
         x, y = self._plan.regions[place].tolist()
-        region = Region(x, y, self._plan.side, self._plan.side)
-        image[:] = resample(pixels, Size(len(image), len(image)), region)
+        image[:] = resample(whole, Size(len(image), len(image)), Region(x, y, self._plan.side, self._plan.side))
         self._scratch.give(scratch)
 
+    def _let_go(self, step: int) -> None:
+        """Counts one tile off a held piece. Called with the lock."""
+        held = self._held[step]
+        held.owes -= 1
+        if not held.owes:
+            del self._held[step]
+            if held.room is not None:
+                self._rooms.give(held.room)
 
-@dataclass(frozen=True)
-class _Decoded:
-    """A piece: its pixels and the room they lie in, if any; `error` says why there are none."""
+
+@dataclass
+class _Held:
+    """A piece that is kept: its pixels, the room they lie in, if any, and the number of tiles it owes them to."""
 
     pixels: ndarray
     room: ndarray | None
-    error: str | None
+    owes: int
 
 
 @final
