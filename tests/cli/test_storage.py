@@ -79,6 +79,17 @@ def test_a_disk_that_fills_up_while_training_loses_nothing(
     assert coverslip("train", cohort / "study.toml").code == 0
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="RLIMIT_FSIZE is not kept on macOS")
+def test_a_disk_that_fills_up_under_the_report_leaves_no_half_page(finished: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    done = _limited(20_000, "report", finished / "run", "--out", page)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    (error,) = _errors(done.stderr)
+    assert f"No space left while writing {page}" in error
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def read_only(cohort: Path) -> Iterator[Path]:
     """A folder that cannot be written; for root, whom permissions do not stop, made so by the system's own answer."""
