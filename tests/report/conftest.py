@@ -104,12 +104,42 @@ def make_run(folder: Path, *, patients: int = 20, pictures: Callable[[str], Imag
             "digests": {"cohort": "3f2a8be01c77d9e4", "weights": "91b7c05512aa03fe"},
         },
     )
+    write_json(files.audit, _audit(cohort))
     for fold in split.folds:
         write_json(files.model(fold.name) / "model.json", _model(fold, rng))
     draw = pictures or (lambda slide: tissue_picture(slide, 240))
     for slide in cohort["slide"]:
         _draw(files, slide, draw(slide), rng)
     return folder
+
+
+def _audit(cohort: pd.DataFrame) -> dict[str, Any]:
+    """Audits of every kind, some of them red."""
+    figure = {"value": 0.7, "low": 0.5, "high": 0.84, "interval": "these fitted models, Newcombe's method 5, 95%"}
+    probe = {"value": 0.8, "low": 0.7, "high": 0.9, "chance": 0.5, "counts": {"north": 14, "south": 6}, "red": True}
+    level = {"level": "F", "units": 12, "counts": {"0": 6, "1": 6}, "figure": None, "difference": None}
+    gap = {"value": -0.2, "low": -0.4, "high": -0.01, "p": 0.01, "p_holm": 0.03, "interval": "95%"}
+    slides = list(cohort["slide"])[:3]
+    worst = {"slice": "look-alikes 1 of 4", "kind": "cluster", "units": 6, "error": 0.5, "excess": 0.2, "shrunk": 0.1}
+    return {
+        "format": "coverslip.audit/1",
+        "level": "patient",
+        "leaks": {"feature_twins": [slides[:2]], "findings": [{"code": "feature_leak", "message": "Pairs: 1.",
+                  "fix": "Look.", "cases": [f"{slides[0]} and {slides[1]} (fold 0)"]}]},
+        "pretraining": {"seen": ["TCGA"], "by_cohort": {"TCGA": 2}, "warnings": ["2 of 25 tested slides may be seen."]},
+        "sites": {"reason": None, "site_from_features": {"auroc": probe, "balanced_accuracy": probe},
+                  "label_from_site": probe, "confounding": {"cramers_v": 0.5, "p": 0.001, "red": True},
+                  "within_sites": {"sites": ["north"], "within": figure, "overall": figure}},
+        "collapse": {"accuracy": 0.4, "chance": 0.04, "within_site": {"accuracy": 0.5, "chance": 0.1}},
+        "subgroups": {"metric": "auroc", "overall": figure, "tests": 1, "least_events": 10,
+                      "skipped": [{"column": "note", "reason": "one value"}],
+                      "attributes": [{"attribute": "sex", "note": "", "levels": [
+                          {**level, "reason": "too few: 6 events, under 10"},
+                          {**level, "level": "M", "figure": figure, "difference": gap, "reason": None}]}]},
+        "slices": {"units": 20, "looked_at": 9, "error": "share of wrong pairs", "reason": None,
+                   "slices": [{**worst, "p": 0.01, "finding": True, "slides": slides}]},
+        "warnings": [{"gravity": "fail", "text": f"Pairs of slides with the same features: {slides[0]}."}],
+    }  # fmt: skip
 
 
 def _study(folder: Path) -> Study:

@@ -16,8 +16,9 @@ from markupsafe import Markup
 
 from coverslip._version import __version__
 from coverslip.base.errors import SettingsError
-from coverslip.base.files import write_text
+from coverslip.base.files import write_json, write_text
 from coverslip.report import wording
+from coverslip.report.checklists import checklists
 from coverslip.report.comparison import comparison
 from coverslip.report.contents import RunContents, read_contents
 from coverslip.report.headline import Headline, headline
@@ -56,7 +57,8 @@ def write_report(
 ) -> Path:
     """The path of the written HTML file: `out`, or `report.html` in the folder of the only run.
 
-    Several runs get a comparison on top. With `pseudonymise` no slide or patient id, path, host, user, date or time of
+    Several runs get a comparison on top. Beside the report of one run its reporting checklists are written as
+    `checklists.json`. With `pseudonymise` no slide or patient id, path, host, user, date or time of
     the runs is in the file. Label and macro images are never included.
 
     Raises:
@@ -75,6 +77,8 @@ def write_report(
     if pseudonymise:
         contents = with_pseudonyms(contents)
     write_text(path, render(contents, title=title))
+    if len(contents) == 1 and contents[0].metrics is not None:
+        write_json(path.with_name("checklists.json"), checklists(contents[0]))
     return path
 
 

@@ -1,0 +1,84 @@
+"""Leaks by features, pretraining, and whether the model may have read the institution instead of the tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from coverslip.report.contents import RunContents, dig
+from coverslip.report.sections import Absent, Section
+from coverslip.report.wording import number, percent, span
+
+ENTRIES = {"shortcuts": {"build": "SECTION", "summary": "Leaks by features, pretraining, sites as shortcuts"}}
+
+NOT_ASKED = "Nobody asked: the run was made with audit.enabled = false, or stopped before its audits."
+
+
+def _build(run: RunContents) -> dict[str, Any] | Absent:
+    if run.audit is None:
+        return Absent(NOT_ASKED)
+    return {
+        "findings": dig(run.audit, "leaks", "findings") or [],
+        "pretraining": dig(run.audit, "pretraining") or {},
+        "reason": dig(run.audit, "sites", "reason"),
+        "rows": _rows(run),
+        "collapse": _collapse(run),
+    }
+
+
+def _rows(run: RunContents) -> list[dict[str, Any]]:
+    """What the site tells, one line a question."""
+    sites = dig(run.audit, "sites") or {}
+    rows = []
+    for key, asks in (("balanced_accuracy", "features tell the site: balanced accuracy"), ("auroc", "the same: AUROC")):
+        probe = dig(sites, "site_from_features", key)
+        if isinstance(probe, Mapping):
+            rows.append(_row(asks, probe, number(probe.get("chance"))))
+    probe = dig(sites, "label_from_site")
+    if isinstance(probe, Mapping):
+        rows.append(_row("the site alone tells the label: AUROC", probe, number(probe.get("chance"))))
+    tied = dig(sites, "confounding")
+    if isinstance(tied, Mapping):
+        p = tied.get("p")
+        value = f"{number(tied.get('cramers_v'))}" + (f" (p {number(p, 4)})" if p is not None else "")
+        rows.append({"asks": "site and label hang together: Cramér's V", "value": value, "span": "", "chance": "0",
+                     "red": bool(tied.get("red")), "reason": tied.get("reason") or ""})  # fmt: skip
+    within = dig(sites, "within_sites")
+    if isinstance(within, Mapping):
+        names = len(within.get("sites") or [])
+        for key, asks in (
+            ("within", f"model within {names} sites, pooled by site"),
+            ("overall", "the same patients, all pairs"),
+        ):
+            rows.append(_row(asks, within.get(key) or {"reason": within.get("reason")}, "0.50"))
+    return rows
+
+
+def _row(asks: str, figure: Mapping[str, Any], chance: str) -> dict[str, Any]:
+    reason = figure.get("reason") if figure.get("value") is None else ""
+    return {
+        "asks": asks,
+        "value": number(figure.get("value")),
+        "span": span(figure),
+        "chance": chance,
+        "red": bool(figure.get("red")),
+        "reason": reason or "",
+    }
+
+
+def _collapse(run: RunContents) -> str:
+    found = dig(run.audit, "collapse") or {}
+    if found.get("accuracy") is None:
+        return ""
+    inner = found.get("within_site") or {}
+    share, chance = percent(found["accuracy"], 1), percent(found["chance"], 1)
+    told = f"{share} of tiles are nearest to their own slide (chance {chance})"
+    if inner.get("accuracy") is not None:
+        told += (
+            f"; among slides of their own site {percent(inner['accuracy'], 1)} (chance {percent(inner['chance'], 1)})"
+        )
+    return told + "."
+
+
+SECTION = Section("shortcuts", 72, "Leaks and shortcuts", Path(__file__).with_suffix(".html"), _build)
