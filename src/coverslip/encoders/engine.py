@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, cast
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64, UInt8
 from numpy import ndarray
 from torch import Tensor
@@ -109,6 +110,7 @@ class _Batch:
     images: UInt8[ndarray, "b h w 3"]
     parts: list[tuple[SlideWork, Int64[ndarray, k]]] = field(default_factory=list)
     count: int = 0
+    lent: Tensor | None = None  # pixels that lie elsewhere, in place of its own
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,9 @@ class Engine:
         self._names: deque[str] = deque()
         self._live: set[SlideWork] = set()
         self._wanted = threading.Event()
-        self._size_px = 0
+        self._running = threading.Event()
+        self._size_px = self._size = 0
+        self._in_place = False
         self._waits, self._thread_s = StorageWaits(), 0.0
         self._looked = (time.perf_counter(), 0, 0.0)
 
@@ -204,6 +208,7 @@ class Engine:
         for pipe in (self._free, self._ready, self._told):
             pipe.stop()
         self._wanted.set()
+        self._running.set()
 
     # Planning: in the planners' threads.
 
@@ -306,21 +311,39 @@ class Engine:
 
     def _fill(self, work: SlideWork, numbers: Int64[ndarray, k], images: TileBatch) -> None:
         good = np.flatnonzero(images.ok)
+        self._running.wait()
+        if not self._size:
+            raise Stopped
         while len(good):
+            if self._in_place and len(good) >= self._size and good[self._size - 1] - good[0] == self._size - 1:
+                now, good = good[: self._size], good[self._size :]
+                self._lend(work, numbers[now], images.images[now[0] : now[-1] + 1])
+                continue
             with self._filling:
                 if self._open is None:
-                    self._open = self._free.get()
-                    assert self._open is not None
+                    self._open = self._take_free()
                 batch = self._open
-                now, good = good[: len(batch.images) - batch.count], good[len(batch.images) - batch.count :]
-                # Most batches are whole, and a slice is copied once where an index would be twice.
+                now, good = good[: self._size - batch.count], good[self._size - batch.count :]
+                # Most tiles are neighbours, and a slice is copied once where an index would be twice.
                 whole = len(now) == now[-1] + 1 - now[0]
                 chosen = images.images[now[0] : now[-1] + 1] if whole else images.images[now]
                 batch.images[batch.count : batch.count + len(now)] = chosen
                 batch.parts.append((work, numbers[now]))
                 batch.count += len(now)
-                if batch.count == len(batch.images) or len(batch.parts) >= _SLIDES_A_BATCH:
+                if batch.count == self._size or len(batch.parts) >= _SLIDES_A_BATCH:
                     self._hand_over()
+
+    def _lend(self, work: SlideWork, numbers: Int64[ndarray, b], images: UInt8[ndarray, "b h w 3"]) -> None:
+        """As many tiles as a batch has go to the encoder where they lie; one of the batches is set aside meanwhile."""
+        batch = self._take_free()
+        batch.lent = torch.from_numpy(images)
+        batch.parts.append((work, numbers))
+        self._ready.put(batch)
+
+    def _take_free(self) -> _Batch:
+        batch = self._free.get()
+        assert batch is not None, "batches go round until the engine ends"
+        return batch
 
     def _hand_over(self) -> None:
         """The open batch goes to the encoder, its empty places black."""
@@ -359,6 +382,8 @@ class Engine:
             assert self._ready.get() is None
             return
         runner = self._runner_for(self._size_px)
+        self._size, self._in_place = runner.batch, runner.in_place
+        self._running.set()
         for _ in range(_BATCHES):
             tensor = runner.buffer(self._size_px)
             self._free.put(_Batch(tensor, tensor.numpy()))
@@ -376,7 +401,8 @@ class Engine:
             mark, self.timing.waiting = (now := clock()), self.timing.waiting + now - mark
             if batch_or_end is None:
                 return
-            under_way.append((batch_or_end, runner.submit(batch_or_end.tensor).rows))
+            tensor = batch_or_end.tensor if batch_or_end.lent is None else batch_or_end.lent
+            under_way.append((batch_or_end, runner.submit(tensor).rows))
             mark, self.timing.encoding = (now := clock()), self.timing.encoding + now - mark
 
     def _send(self, batch: _Batch, rows: Float32[ndarray, "b d"]) -> None:
@@ -385,7 +411,7 @@ class Engine:
         for work, index in batch.parts:
             self._told.put(_Rows(work, index, rows[start : start + len(index)]))
             start += len(index)
-        batch.parts, batch.count = [], 0
+        batch.parts, batch.count, batch.lent = [], 0, None
         self._free.put(batch)
 
     # Keeping: in the keeper's thread, which alone touches sinks and the watcher.

@@ -64,6 +64,11 @@ class Runner:
         """Batches that may be submitted before the rows of the first are asked for."""
         return 2 if self._cuda else 1
 
+    @property
+    def in_place(self) -> bool:
+        """True where a batch is read from wherever it lies in memory, and false where from a `buffer`."""
+        return self.device.type == "cpu"
+
     def buffer(self, size_px: int) -> UInt8[Tensor, "b h w 3"]:
         """An empty batch for tiles of this side; page-locked where a graphics card reads it."""
         return torch.zeros((self.batch, size_px, size_px, 3), dtype=torch.uint8, pin_memory=self._cuda)
