@@ -92,7 +92,10 @@ def _labels(task: Task, train_x: ndarray, train_y: ndarray, test_x: ndarray) -> 
 def _levels(task: Task, train_x: ndarray, train_y: ndarray, test_x: ndarray) -> Float[ndarray, "m k"]:
     """A logistic regression a threshold (Frank and Hall 2001, https://doi.org/10.1007/3-540-44795-4_13), each no higher
     than the one below."""
-    above = [mean_sd_logistic(train_x, train_y >= k, test_x, ("0", "1"))[:, 1] for k in range(1, len(task.classes))]
+    above = [
+        mean_sd_logistic(train_x, (train_y >= k).astype(np.int64), test_x, ("0", "1"))[:, 1]
+        for k in range(1, len(task.classes))
+    ]
     reached = np.minimum.accumulate(np.stack([np.ones(len(test_x)), *above, np.zeros(len(test_x))], axis=1), axis=1)
     return -np.diff(reached, axis=1)
 

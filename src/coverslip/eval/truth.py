@@ -188,11 +188,20 @@ def _name(value: Any, accepted: Mapping[str, int]) -> str | None:
 
 
 def _numbers(frame: pd.DataFrame, column: str, where: str, *, empty: bool = False) -> Float[ndarray, n]:
-    values = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
-    blank = frame[column].isna() | (frame[column].astype(str).str.strip() == "")
-    wrong = ~np.isfinite(values) & ~(blank.to_numpy() if empty else False)
-    _accepted(~wrong[:, None], frame[[column]].to_numpy(dtype=object), frame, [column], where, "finite numbers")
+    values = np.array([_number(value) for value in frame[column]], dtype=np.float64)
+    right = np.isfinite(values)
+    if empty:
+        right |= (frame[column].isna() | (frame[column].astype(str).str.strip() == "")).to_numpy()
+    _accepted(right[:, None], frame[[column]].to_numpy(dtype=object), frame, [column], where, "finite numbers")
     return values
+
+
+def _number(value: Any) -> float:
+    """The number, to its last digit; NaN for text that is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
 
 
 def _accepted(

@@ -94,6 +94,29 @@ def roc(curves: Sequence[Curve], label: str) -> Markup:
     return canvas.svg()
 
 
+def over_time(curves: Sequence[Curve], last: float, label: str) -> Markup:
+    """Shares over time, from 0 to `last`, which x counts in."""
+    canvas, square = Canvas(344, 338, label, "curve"), Square()
+    square.draw(canvas, f"time, in parts of {last:g}", "free of the event")
+    for curve in curves:
+        canvas.path([square.at(x, y) for x, y in zip(curve.x, curve.y)], f"curve {curve.style}")
+    _legend(canvas, square, [c for c in curves if c.label], above=0.06)
+    return canvas.svg()
+
+
+def scatter(true: Sequence[float], predicted: Sequence[float], label: str) -> Markup:
+    """Predicted over true values, both in parts of their common range; the line is where they agree."""
+    low, high = min(*true, *predicted), max(*true, *predicted)
+    width = (high - low) or 1.0
+    canvas, square = Canvas(344, 338, label, "curve"), Square()
+    square.draw(canvas, f"true, in parts of {low:.3g} to {high:.3g}", "predicted, likewise")
+    canvas.line(square.at(0, 0), square.at(1, 1), "chance")
+    for t, p in zip(true, predicted):
+        x, y = square.at((t - low) / width, (p - low) / width)
+        canvas.add("circle", cx=x, cy=y, r=2, cls="dot model")
+    return canvas.svg()
+
+
 def precision_recall(curves: Sequence[Curve], prevalence: float | None, label: str) -> Markup:
     """Precision over recall in steps, and the prevalence, which is what guessing gives."""
     canvas, square = Canvas(344, 338, label, "curve"), Square()

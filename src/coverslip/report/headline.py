@@ -11,7 +11,7 @@ from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.facts import encoder, fold_values, leaks, mean_of, num_folds
 from coverslip.report.figures import Row
-from coverslip.report.wording import ABSENT, count, has_interval, is_number, listing, number, plural, span
+from coverslip.report.wording import ABSENT, count, has_interval, is_number, listing, metric_label, number, plural, span
 
 
 @dataclass(frozen=True)
@@ -47,30 +47,42 @@ def headline(run: RunContents) -> Headline:
     )
 
 
+def headline_metric(run: RunContents) -> str:
+    """The figure that the run's kind of task goes by: auroc, c_index, r2, quadratic_kappa."""
+    return str(run.metric("headline") or "auroc")
+
+
+def chance(name: str) -> float:
+    """Its value for guessing."""
+    return 0.0 if name in ("r2", "quadratic_kappa") else 0.5
+
+
 def verdict(run: RunContents) -> str:
-    """AUROC with its interval, what that is of, and the baseline's, in one sentence."""
-    auroc = mean_of(run, "auroc")
+    """The headline figure with its interval, what that is of, and the baseline's, in one sentence."""
+    name_of = headline_metric(run)
+    auroc, label = mean_of(run, name_of), metric_label(name_of)
     if run.metrics is None:
         return "There is no result: the run has not been evaluated."
     if auroc is None or not is_number(auroc.get("value")):
-        return "No AUROC could be computed; the reason stands under Warnings."
+        return f"No {label} could be computed; the reason stands under Warnings."
     n = num_folds(run)
     mean = f"mean of {plural(n, f'{run.level} fold')}, Nadeau-Bengio" if n and n > 1 else "one fold, no interval"
     interval = f"95 %: {span(auroc)}; {mean}" if span(auroc) != ABSENT else mean
-    baseline, name = run.metric("baseline", "auroc", "value"), run.metric("baseline", "name")
+    baseline, name = run.metric("baseline", name_of, "value"), run.metric("baseline", "name")
     against = f", against {number(baseline)} of the {name} baseline" if is_number(baseline) else ""
-    return f"AUROC {number(auroc['value'])} ({interval}){against}."
+    return f"{label} {number(auroc['value'])} ({interval}){against}."
 
 
 def judgement(run: RunContents) -> str:
     """What the figures allow one to say, and no more."""
     if leaks(run):
         return "Patients leak between training and test: no conclusion can be drawn from these numbers."
-    auroc, difference = mean_of(run, "auroc"), run.metric("versus_baseline", "auroc")
+    metric = headline_metric(run)
+    auroc, difference = mean_of(run, metric), run.metric("versus_baseline", metric)
     if auroc is None or not has_interval(auroc) or auroc["low"] == auroc["high"]:
         return ""  # without an interval that has a width there is nothing to judge by
-    if auroc["low"] <= 0.5:
-        return "The interval holds 0.5: that the model does better than guessing is not shown."
+    if auroc["low"] <= chance(metric):
+        return f"The interval holds {chance(metric):g}: that the model does better than guessing is not shown."
     said = ["Better than guessing."]
     if isinstance(difference, Mapping) and is_number(difference.get("low")):
         gap = f"{number(difference['value'])} ({span(difference)})"
@@ -95,8 +107,10 @@ def _question(run: RunContents) -> str:
 def _facts(run: RunContents) -> list[Fact]:
     counts = run.metric("counts") or {}
     classes = listing([f"{count(n)} of class {name}" for name, n in (counts.get("classes") or {}).items()])
+    classes = classes or listing([f"{count(n)} {name}" for name, n in (counts.get("events") or {}).items()])
     checked = f"of {count(len(dig(run.check, 'slides') or []))} checked" if run.check else ""
-    pooled = run.metric("pooled", "auroc")
+    metric = headline_metric(run)
+    pooled = run.metric("pooled", metric)
     # Classes are counted in the unit of the level, and stand under that.
     patients, slides = (
         (classes, checked) if run.level == "patient" else ("", "; ".join(filter(None, [classes, checked])))
@@ -105,19 +119,21 @@ def _facts(run: RunContents) -> list[Fact]:
         Fact(count(counts.get("patients")), "patients", patients),
         Fact(count(counts.get("slides")), "slides", slides),
         Fact(count(num_folds(run)), "folds", "made elsewhere" if run.setting("split", "file") else "by patient"),
-        Fact(number(dig(pooled, "value")), f"pooled AUROC, {run.level} level", span(pooled)),
+        Fact(number(dig(pooled, "value")), f"pooled {metric_label(metric)}, {run.level} level", span(pooled)),
     ]
 
 
 def _figure(run: RunContents) -> Markup | None:
-    auroc, baseline = mean_of(run, "auroc"), run.metric("baseline", "auroc")
+    metric = headline_metric(run)
+    label = metric_label(metric)
+    auroc, baseline = mean_of(run, metric), run.metric("baseline", metric)
     if auroc is None or not is_number(auroc.get("value")):
         return None
     method, name = run.setting("aggregator", "name") or "", run.metric("baseline", "name") or ""
-    rows = [Row("Model", str(method), auroc, "model", fold_values(run, "auroc"))]
-    text = f"AUROC, {run.level} level: model {number(auroc['value'])} ({span(auroc)})"
+    rows = [Row("Model", str(method), auroc, "model", fold_values(run, metric))]
+    text = f"{label}, {run.level} level: model {number(auroc['value'])} ({span(auroc)})"
     if isinstance(baseline, Mapping):
         rows.append(Row("Baseline", str(name), baseline, "baseline"))
         text += f", baseline {number(baseline.get('value'))} ({span(baseline)})"
-    title = f"AUROC, {run.level} level: circles are folds, bars 95 % intervals"
-    return figures.forest(rows, text, title=title, reference=0.5)
+    title = f"{label}, {run.level} level: circles are folds, bars 95 % intervals"
+    return figures.forest(rows, text, title=title, reference=chance(metric))

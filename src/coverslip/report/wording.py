@@ -27,6 +27,17 @@ METRICS: dict[str, MetricName] = {
     "accuracy": MetricName("Accuracy", "fraction decided right; compare with the largest class"),
     "brier": MetricName("Brier score", "mean squared error of the probabilities", "lower"),
     "ece": MetricName("Calibration error (ECE)", "mean gap between stated and observed frequency", "lower"),
+    "r2": MetricName("R²", "share of the variance that is told; 0 for the mean, below for worse"),
+    "mae": MetricName("Mean absolute error", "in the units of the target, for levels in levels", "lower"),
+    "rmse": MetricName("Root mean squared error", "in the units of the target", "lower"),
+    "spearman": MetricName("Spearman correlation", "of ranks; 0 is guessing"),
+    "pearson": MetricName("Pearson correlation", "linear; 0 is guessing"),
+    "quadratic_kappa": MetricName("Quadratic kappa", "agreement beyond chance, far misses count more; 0 is guessing"),
+    "within_one": MetricName("Within one level", "fraction decided right or one level off"),
+    "c_index": MetricName("C-index", "chance that the patient with the earlier event is ranked at higher risk"),
+    "uno_c_index": MetricName("Uno's C-index", "the same, corrected for who was censored"),
+    "auroc_time": MetricName("Time-dependent AUROC", "event by a time against free of it, averaged over times"),
+    "ibs": MetricName("Integrated Brier score", "squared error of the survival curves over time", "lower"),
 }
 
 # Short names of preflight codes; a code that is not here is shown as it is.

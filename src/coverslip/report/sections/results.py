@@ -18,7 +18,7 @@ from coverslip.report.wording import METRICS, is_number, listing, metric_label, 
 ENTRIES = {"results": {"build": "SECTION", "summary": "Metrics, baseline, folds and curves"}}
 
 # Those that live on one axis from bad to good; the others would have to be read backwards.
-_IN_FIGURE = ("auroc", "auprc", "balanced_accuracy")
+_IN_FIGURE = ("auroc", "auprc", "balanced_accuracy", "c_index", "uno_c_index", "auroc_time", "quadratic_kappa", "r2")
 
 
 def _names(run: RunContents) -> list[str]:
@@ -118,8 +118,43 @@ def _curves(run: RunContents) -> list[dict[str, Any]]:
                 "caption": f"{level.capitalize()} level{of}, out-of-fold predictions pooled{area}{base}.",
             }
         )
-    found += [*_reliability(run), *_confusion(run)]
+    found += [*_reliability(run), *_confusion(run), *_kaplan_meier(run), *_scatter(run)]
     return found
+
+
+def _kaplan_meier(run: RunContents) -> list[dict[str, Any]]:
+    """Survival of the halves of higher and lower out-of-fold risk."""
+    block = dig(run.evaluation, "risk_groups")
+    groups = [group for group in dig(block, "groups") or [] if isinstance(group, Mapping) and group.get("time")]
+    last = max((group["time"][-1] for group in groups), default=0)
+    if not last:
+        return []
+    drawn = []
+    for hue, group in zip(("hue0", "hue1"), groups):
+        x, y = [0.0], [1.0]
+        for time, value in zip(group["time"], group["value"]):
+            x, y = [*x, time / last, time / last], [*y, y[-1], value]
+        drawn.append(Curve(x, y, hue, f"{group['name']} ({group['events']} of {group['patients']} with the event)"))
+    p = dig(block, "logrank", "p")
+    doubt = "somewhat too small, since the models of other folds have seen these outcomes"
+    test = f"; log-rank p {number(p, 3)}, {doubt}" if is_number(p) else ""
+    text = f"Kaplan-Meier curves of {listing([c.label for c in drawn])}, {run.level} level, up to time {last:g}{test}."
+    return [
+        {
+            "title": "Survival by risk",
+            "svg": figures.over_time(drawn, last, text),
+            "caption": f"{run.level.capitalize()} level, Kaplan-Meier curves of the halves of out-of-fold risk, cut at "
+            f"the {dig(block, 'cut')}{test}.",
+        }
+    ]
+
+
+def _scatter(run: RunContents) -> list[dict[str, Any]]:
+    true, predicted = (dig(run.evaluation, "scatter", name) or [] for name in ("true", "predicted"))
+    if not true or len(true) != len(predicted):
+        return []
+    text = f"Predicted over true {run.column} of {plural(len(true), run.level)}, out of fold."
+    return [{"title": "Predicted and true", "svg": figures.scatter(true, predicted, text), "caption": text}]
 
 
 def _reliability(run: RunContents) -> list[dict[str, Any]]:

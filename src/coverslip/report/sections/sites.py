@@ -9,8 +9,9 @@ from typing import Any
 from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.figures import Row
+from coverslip.report.headline import chance, headline_metric
 from coverslip.report.sections import Absent, Section
-from coverslip.report.wording import number, span
+from coverslip.report.wording import metric_label, number, span
 
 ENTRIES = {"sites": {"build": "SECTION", "summary": "Figures of each site"}}
 
@@ -26,26 +27,34 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
         return Absent(
             f"All slides are from one site ({sites[0].get('site')}): how the model does elsewhere is unknown."
         )
+    metric = headline_metric(run)
+    label = metric_label(metric)
     rows = [
         Row(
             str(entry.get("site")),
             f"n = {entry.get(f'{run.level}s', '–')}",
-            entry.get("auroc") if isinstance(entry.get("auroc"), Mapping) else None,
+            entry.get(metric) if isinstance(entry.get(metric), Mapping) else None,
             "model",
             absent=str(entry.get("reason") or "not computed"),
         )
         for entry in sites
     ]
-    pooled = run.metric("pooled", "auroc")
+    pooled = run.metric("pooled", metric)
     if isinstance(pooled, Mapping):
         rows.append(Row("All sites, pooled", "", pooled, "pooled", group=True))
-    text = f"AUROC of each site, {run.level} level: " + "; ".join(
+    text = f"{label} of each site, {run.level} level: " + "; ".join(
         f"{row.label} {number(dig(row.figure, 'value'))} ({span(row.figure)})" for row in rows
     )
     return {
         "sites": sites,
-        "svg": figures.forest(rows, text, title=f"AUROC, {run.level} level", reference=0.5, label_width=270),
-        "how": next((dig(entry, "auroc", "interval") for entry in sites if dig(entry, "auroc", "interval")), None),
+        "svg": figures.forest(
+            rows,
+            text,
+            title=f"{label}, {run.level} level",
+            reference=chance(metric),
+            label_width=270,
+        ),
+        "how": next((dig(entry, metric, "interval") for entry in sites if dig(entry, metric, "interval")), None),
     }
 
 

@@ -1,0 +1,163 @@
+"""Figures of times equal those of published implementations to 1e-9; pairs stay within folds; few events are null."""
+
+from __future__ import annotations
+
+import lifelines
+import numpy as np
+import pytest
+
+from coverslip.eval.censoring import cumulative_incidence, kaplan_meier, still_followed
+from coverslip.eval.competing_risks import CompetingRisks
+from coverslip.eval.cox import CoxRidge
+from coverslip.eval.reduce import Units
+from coverslip.eval.survival import Survival, auroc_at_times, integrated_brier
+from coverslip.eval.truth import Task
+
+sksurv = pytest.importorskip("sksurv", reason="scikit-survival is the oracle (GPL, in tests only)")
+from sksurv import metrics as oracle  # noqa: E402
+from sksurv.linear_model import CoxPHSurvivalAnalysis  # noqa: E402
+from sksurv.nonparametric import CensoringDistributionEstimator, cumulative_incidence_competing_risks  # noqa: E402
+from sksurv.util import Surv  # noqa: E402
+
+KIND = Survival()
+GRID = (2.0, 4.0, 6.0, 8.0)
+TASK = Task("survival", "os", (), ("days", "os"), GRID)
+ONES = np.ones((1, 80))
+
+
+def times(n: int, seed: int, causes: int = 1) -> np.ndarray:
+    """Times on a coarse grid, so that there are ties, about half of them events."""
+    rng = np.random.default_rng(seed)
+    time = np.clip((rng.exponential(6, n) * 4).round() / 4, 0.25, None)
+    return np.stack([time, rng.integers(0, causes + 1, n)], axis=1).astype(float)
+
+
+def units(n: int = 80, seed: int = 0, folds: int = 1, causes: int = 1) -> Units:
+    rng = np.random.default_rng(seed + 100)
+    y = times(n, seed, causes)
+    risk = (rng.normal(size=n) - 0.1 * y[:, 0]).round(1)
+    survival = np.exp(-np.outer(np.exp(0.5 * risk), np.array(GRID) / 8))
+    ids = np.array([f"u{i}" for i in range(n)])
+    stratum = None if folds == 1 else np.arange(n) % folds
+    training = {k: times(120, seed + 7 + k) for k in range(folds)}
+    return Units(ids, ids, y, np.concatenate([risk[:, None], survival], axis=1), stratum, training)
+
+
+def surv(y: np.ndarray) -> np.ndarray:
+    return Surv.from_arrays(y[:, 1] > 0, y[:, 0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_figures_are_those_of_scikit_survival(seed: int) -> None:
+    u = units(seed=seed)
+    event, time, train = u.y[:, 1] > 0, u.y[:, 0], surv(u.training[0])
+    found = KIND.figures(u, TASK)
+    assert found["c_index"] == pytest.approx(oracle.concordance_index_censored(event, time, u.p[:, 0])[0], abs=1e-9)
+    # Beyond the longest training time G may be 0, where the oracle refuses; the grid ends before that.
+    kept = u.only(time < u.training[0][:, 0].max() - 1)
+    test = surv(kept.y)
+    uno = oracle.concordance_index_ipcw(train, test, kept.p[:, 0], tau=GRID[-1])[0]
+    each, mean = oracle.cumulative_dynamic_auc(train, test, 1 - kept.p[:, 1:], GRID)
+    found = KIND.figures(kept, TASK)
+    assert found["uno_c_index"] == pytest.approx(uno, abs=1e-9)
+    assert found["auroc_time"] == pytest.approx(mean, abs=1e-9)
+    assert [row["auroc"] for row in auroc_at_times(kept, 1 - kept.p[:, 1:], np.array(GRID))] == pytest.approx(each)
+    ibs = oracle.integrated_brier_score(train, test, kept.p[:, 1:], GRID)
+    assert found["ibs"] == pytest.approx(ibs, abs=1e-9)
+    at_four = integrated_brier(kept, 1 - kept.p[:, 2:3], np.array([4.0]), np.ones((1, len(kept))), cause=1)
+    assert at_four[0] == pytest.approx(oracle.brier_score(train, test, kept.p[:, 2:3], [4.0])[1][0], abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_curves_are_those_of_lifelines_and_scikit_survival(seed: int) -> None:
+    y = times(60, seed, causes=2)
+    event = y[:, 1] > 0
+    curve, theirs = kaplan_meier(y[:, 0], event), lifelines.KaplanMeierFitter().fit(y[:, 0], event)
+    assert curve.value == pytest.approx(theirs.survival_function_at_times(curve.time).to_numpy(), abs=1e-9)
+    limits = theirs.confidence_interval_.loc[curve.time].to_numpy()
+    inside = curve.value > 1e-12
+    assert curve.low[inside] == pytest.approx(limits[inside, 0], abs=1e-9)
+    assert curve.high[inside] == pytest.approx(limits[inside, 1], abs=1e-9)
+    at = np.linspace(0.1, y[:, 0].max(), 30)
+    censoring = CensoringDistributionEstimator().fit(surv(y)).predict_proba(at)
+    assert still_followed(y[:, 0], event, at) == pytest.approx(censoring, abs=1e-9)
+    moments, incidence = cumulative_incidence_competing_risks(y[:, 1].astype(int), y[:, 0])
+    for cause in (1, 2):
+        mine = cumulative_incidence(y[:, 0], y[:, 1].astype(int), cause).at(moments)
+        assert mine == pytest.approx(incidence[cause], abs=1e-9)
+
+
+@pytest.mark.parametrize("columns", [3, 40])
+def test_the_cox_ridge_is_that_of_scikit_survival(columns: int) -> None:
+    rng = np.random.default_rng(columns)
+    x, y = rng.normal(size=(30, columns)), times(30, columns)
+    mine = CoxRidge.fit(x, y[:, 0], y[:, 1] > 0, penalty=2.0)
+    theirs = CoxPHSurvivalAnalysis(alpha=2.0, ties="breslow", tol=1e-14, n_iter=500).fit(x - x.mean(0), surv(y))
+    assert mine.coefficients == pytest.approx(theirs.coef_, abs=1e-7)
+    baseline = theirs.cum_baseline_hazard_(GRID)
+    shift = np.exp(theirs.predict(np.zeros((1, columns))))  # theirs is at its own mean, which is 0 here
+    assert mine.hazard.at(np.array(GRID)) == pytest.approx(baseline * shift, abs=1e-7)
+
+
+def test_patients_of_different_folds_are_not_compared() -> None:
+    u = units(folds=2)
+    moved = u.p.copy()
+    moved[u.stratum == 1, 0] += 100
+    for name in ("c_index", "uno_c_index"):
+        assert KIND.figure(name, Units(u.ids, u.patient, u.y, moved, u.stratum, u.training), ONES, TASK) == (
+            pytest.approx(KIND.figure(name, u, ONES, TASK))
+        )
+    right = pairs = 0.0
+    for fold in (0, 1):
+        part = u.only(u.stratum == fold)
+        c, *counts = oracle.concordance_index_censored(part.y[:, 1] > 0, part.y[:, 0], part.p[:, 0])[:4]
+        right, pairs = right + c * sum(counts), pairs + sum(counts)
+    assert KIND.figures(u, TASK)["c_index"] == pytest.approx(right / pairs, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["c_index", "uno_c_index", "auroc_time", "ibs"])
+def test_weights_mean_the_same_as_repeated_rows(name: str) -> None:
+    u = units(40)
+    drawn = np.random.default_rng(1).integers(0, 3, 40)
+    again = np.repeat(np.arange(40), drawn)
+    repeated = Units(u.ids[again], u.patient[again], u.y[again], u.p[again], None, u.training)
+    weighted = KIND.figure(name, u, drawn[None, :].astype(float), TASK)[0]
+    assert weighted == pytest.approx(KIND.figures(repeated, TASK)[name], abs=1e-9)
+
+
+@pytest.mark.parametrize("events", [0, 1])
+def test_without_events_figures_are_null_and_nothing_breaks(events: int) -> None:
+    u = units(20)
+    y = u.y.copy()
+    y[:, 1] = 0
+    y[np.argmin(y[:, 0]), 1] = events
+    few = Units(u.ids, u.patient, y, u.p, None, {0: y})
+    found = KIND.figures(few, TASK)
+    assert (found["c_index"] is None) == (events == 0)
+    assert found["ibs"] is not None
+    curves = KIND.curves(few, TASK)
+    assert curves["risk_groups"]["groups"][0]["events"] <= events
+    assert CoxRidge.fit(u.p, y[:, 0], y[:, 1] > 0, penalty=1.0).risk(u.p).shape == (20,)
+
+
+def test_incidence_of_a_cause_is_judged_as_a_slow_loop_does() -> None:
+    u = units(50, causes=2)
+    task = Task("competing_risks", "cause", ("a", "b"), ("days", "cause"), GRID)
+    rng = np.random.default_rng(3)
+    p = np.concatenate([rng.normal(size=(50, 2)), rng.uniform(0, 0.5, (50, 8))], axis=1)
+    u = Units(u.ids, u.patient, u.y, p, None, {0: times(90, 5, causes=2)})
+    train = u.training[0]
+    total = []
+    for k, t in enumerate(GRID):
+        loss = 0.0
+        for (time, event), stated in zip(u.y, p[:, 6 + k]):  # the second cause's curve
+            if time <= t and event > 0:
+                loss += (stated - (event == 2)) ** 2 / still_followed(train[:, 0], train[:, 1] > 0, np.array([time]))[0]
+            elif time > t:
+                loss += stated**2 / still_followed(train[:, 0], train[:, 1] > 0, np.array([t]))[0]
+        total.append(loss / 50)
+    found = CompetingRisks().figures(u, task)
+    assert found["ibs_b"] == pytest.approx(np.trapezoid(total, GRID) / 6, abs=1e-9)
+    c = oracle.concordance_index_censored(u.y[:, 1] == 1, u.y[:, 0], p[:, 0])[0]
+    assert found["c_index_a"] == pytest.approx(c, abs=1e-9)
+    assert found["c_index"] == pytest.approx((found["c_index_a"] + found["c_index_b"]) / 2)
