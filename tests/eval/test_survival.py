@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lifelines
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from coverslip.eval.reduce import Units
 from coverslip.eval.survival import Survival, auroc_at_times, integrated_brier
 from coverslip.eval.truth import Task
 
+lifelines = pytest.importorskip("lifelines", reason="lifelines is the oracle of curves")
 sksurv = pytest.importorskip("sksurv", reason="scikit-survival is the oracle (GPL, in tests only)")
 from sksurv import metrics as oracle  # noqa: E402
 from sksurv.linear_model import CoxPHSurvivalAnalysis  # noqa: E402
