@@ -5,7 +5,8 @@ Nothing here changes a figure. What cannot be asked (no sites, no covariates, to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy import ndarray
 from coverslip.audit import (
     AuditFinding,
     Sketch,
+    audit_cohorts,
     audit_split,
     confounding,
     duplicate_pairs,
@@ -28,16 +30,18 @@ from coverslip.audit import (
     slide_collapse,
     within_sites,
 )
-from coverslip.base.errors import CoverslipError, SettingsError
+from coverslip.base.errors import CoverslipError, FeatureError, SettingsError
 from coverslip.base.files import finite, read_json, write_json
-from coverslip.cohort import Targets
+from coverslip.base.study import Study
+from coverslip.cohort import Cohort, Targets
 from coverslip.encoders import describe
 from coverslip.eval.concordance import Concordance, Contrast
 from coverslip.eval.slices import attribute_slices, clusters, error_slices
 from coverslip.eval.subgroups import FoldRows, subgroups
+from coverslip.recipes.embed import feature_store
 from coverslip.recipes.job import LOG, Job
 from coverslip.recipes.training_data import TrainingData
-from coverslip.store import Features
+from coverslip.store import Features, FeatureStore, Run
 
 FORMAT = "coverslip.audit/1"
 # Slides whose tiles are asked for their slide; more would cost and tell no more.
@@ -46,12 +50,24 @@ _COLLAPSE_SLIDES = 150
 _OWN = frozenset({"slide", "patient", "path", "mpp", "split"})
 
 
-def audit_run(job: Job, data: TrainingData, predictions: pd.DataFrame) -> dict[str, Any]:
-    """What audit.json holds, after it is written.
+def check_audit(job: Job) -> None:
+    """Nothing, where the audits' settings can be followed; asked before anything is trained.
 
     Raises:
-        SettingsError: `audit.columns` names a column that is not there, or `audit.pretraining` a file that is not.
+        SettingsError: `audit.columns` or `audit.cuts` names a column that is not there, or `audit.pretraining` a file.
     """
+    settings, frame = job.study.audit, job.cohort.frame
+    for key, names in (("columns", settings.columns or []), ("cuts", list(settings.cuts))):
+        if missing := [name for name in names if name not in frame]:
+            raise SettingsError(
+                f"audit.{key}: the table has no column {missing[0]!r}.",
+                fix=f"It has: {', '.join(map(str, frame.columns))}.",
+            )
+    _listed(settings.pretraining)
+
+
+def audit_run(job: Job, data: TrainingData, predictions: pd.DataFrame) -> dict[str, Any]:
+    """What audit.json holds, after it is written."""
     settings = job.study.audit
     if not settings.enabled:
         job.run.audit.unlink(missing_ok=True)
@@ -154,11 +170,6 @@ def _embedding(means: Mapping[str, ndarray], slides: list[tuple[str, ...]]) -> F
 def _columns(job: Job, targets: Targets) -> list[str]:
     frame, wanted = job.cohort.frame, job.study.audit.columns
     if wanted is not None:
-        if missing := [name for name in wanted if name not in frame]:
-            raise SettingsError(
-                f"audit.columns: the table has no column {missing[0]!r}.",
-                fix=f"It has: {', '.join(map(str, frame.columns))}.",
-            )
         return [*wanted, *(["site"] if "site" in frame and "site" not in wanted else [])]
     task = job.study.task
     own = _OWN | set(targets.columns) | {task.column, task.time, task.event, job.study.split.time, job.study.cohort.on}
@@ -331,8 +342,39 @@ def _warnings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
     return told
 
 
-def shared_features(store: Mapping[str, Features], known: Mapping[str, Features]) -> tuple[tuple[str, str], ...]:
-    """Pairs of a known and a new slide with the same features: what `coverslip predict` asks of another cohort."""
+def audit_external(run: Run, cohort: Cohort, store: FeatureStore) -> list[str]:
+    """What another cohort shares with the one a run learnt from, and whether its encoder may have seen it: sentences.
+
+    Patients and slides are compared by name, slides by their features too, where those of the run still lie where it
+    read them.
+    """
+    new = _readable(store, cohort.slides)
+    known = _readable(feature_store(run.settings), run.split.patients) if _there(run.settings) else {}
+    found = audit_cohorts(run.split.patients, cohort.patient_of, features=_shared(known, new))
+    encoder = next((f.identity.encoder.name if f.identity else f.encoder or "" for f in new.values()), "")
+    seen = pretraining_overlap(cohort.patient_of, seen_by(encoder), _listed(run.settings.audit.pretraining))
+    told = [one.text for one in found] + list(seen["warnings"])
+    if new and not known:
+        told.append("The run's features are gone, so slides that it learnt from under other names were not looked for.")
+    return told
+
+
+def _there(study: Study) -> bool:
+    return Path(study.features.store).exists()
+
+
+def _readable(store: FeatureStore, slides: Iterable[str]) -> dict[str, Features]:
+    """The features that can be read; what is missing or damaged has been told elsewhere."""
+    found = {}
+    for slide in slides:
+        with suppress(FeatureError):
+            found[slide] = store.read(slide)
+    return found
+
+
+def _shared(known: Mapping[str, Features], new: Mapping[str, Features]) -> tuple[tuple[str, str], ...]:
+    """Pairs of a known and a new slide with the same features; slides of the same name are told by their name."""
     mine = {slide: sketch(features.x).mean for slide, features in known.items()}
-    theirs = {slide: sketch(features.x).mean for slide, features in store.items()}
-    return feature_twins(mine, lambda s: known[s].x, theirs, lambda s: store[s].x)
+    theirs = {slide: sketch(features.x).mean for slide, features in new.items()}
+    pairs = feature_twins(mine, lambda s: known[s].x, theirs, lambda s: new[s].x)
+    return tuple((a, b) for a, b in pairs if a != b)

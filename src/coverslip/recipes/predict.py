@@ -9,7 +9,6 @@ from typing import Any
 
 import pandas as pd
 
-from coverslip.audit import audit_cohorts
 from coverslip.base.errors import FeatureError, SettingsError, TableError
 from coverslip.base.files import write_json
 from coverslip.base.progress import SILENT, Progress
@@ -17,6 +16,7 @@ from coverslip.base.study import CohortSettings, Study
 from coverslip.cohort import Cohort, Fold, Split, Targets, load_cohort, make_targets
 from coverslip.eval import Evaluation, evaluate
 from coverslip.mil import BagSource, SlideModel
+from coverslip.recipes.audits import audit_external
 from coverslip.recipes.embed import embed_slides, feature_store
 from coverslip.recipes.job import LOG, Job, working
 from coverslip.store import Features, OutcomeLog, Run, RunFolder, write_table
@@ -92,7 +92,7 @@ def predict_table(
         write_table(folder.predictions, predictions)
         result = External(folder.predictions, failed)
         if targets is not None:
-            found = _evaluate(run, cohort, predictions, targets, study)
+            found = _evaluate(run, cohort, predictions, targets, job)
             write_json(folder.evaluation, found.curves)
             write_json(folder.metrics, found.metrics)
             result.metrics = found.metrics
@@ -172,20 +172,19 @@ def _labelled(predictions: pd.DataFrame, targets: Targets) -> pd.DataFrame:
     return pd.concat([predictions.iloc[:, :4], known, predictions.iloc[:, 4:]], axis=1)
 
 
-def _evaluate(run: Run, cohort: Cohort, predictions: pd.DataFrame, targets: Targets, study: Study) -> Evaluation:
+def _evaluate(run: Run, cohort: Cohort, predictions: pd.DataFrame, targets: Targets, job: Job) -> Evaluation:
     """Figures of the external cohort, with what it shares with the run's cohort told first."""
     labelled = predictions[predictions["slide"].isin(targets.slides)]
     if labelled.empty:
         raise TableError(f"No slide of the table has a known {targets.column!r}.")
-    shared = audit_cohorts(run.split.patients, cohort.patient_of)
     return evaluate(
         labelled,
         None,
         task=targets.description,
         level="patient" if targets.level == "patient" else "slide",
         split=[],
-        resamples=study.evaluation.resamples,
-        seed=study.evaluation.seed,
+        resamples=job.study.evaluation.resamples,
+        seed=job.study.evaluation.seed,
         sites=cohort.frame.set_index("slide")["site"] if "site" in cohort.frame else None,
-        warnings=[finding.text for finding in shared],
+        warnings=audit_external(run, cohort, job.store),
     )

@@ -20,15 +20,19 @@ from coverslip.base.study import FitSettings, Study
 from coverslip.cohort import Fold, Split, write_split
 from coverslip.eval import FoldSize, baseline_predictions, evaluate, mean_sd
 from coverslip.eval.truth import Task
-from coverslip.mil import BagSource, SlideModel, Target, fit_bags, make_task
+from coverslip.mil import BagSource, SlideModel, Target
 from coverslip.mil.build import check_options, check_task_options
-from coverslip.recipes.audits import audit_run
+from coverslip.recipes.audits import audit_run, check_audit
+from coverslip.recipes.clinical import check_covariates
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.engine import LOCAL, Engine, open_engine
+from coverslip.recipes.fitting import digest_of, fit_fold
 from coverslip.recipes.job import LOG, Job, Tally, open_job, working
+from coverslip.recipes.likeness import keep_likeness
+from coverslip.recipes.nested import calibrated, learn_inside, told
 from coverslip.recipes.training_data import TrainingData, load_data
 from coverslip.recipes.tuning import candidates, choose_settings, collect_tuning
-from coverslip.store import Features, RunFolder, describe_environment, write_table
+from coverslip.store import RunFolder, describe_environment, write_table
 from coverslip.store.run import WEIGHTS
 
 
@@ -49,31 +53,39 @@ def train_study(
 
 def train_job(job: Job, *, failed: Mapping[str, str], engine: Engine) -> Tally:
     """Folds, models, out-of-fold predictions and metrics; slides in `failed` are left out with their reason."""
-    candidates(job.study)  # a grid that cannot be tried is told before anything is trained
+    # Settings of the end are checked at the beginning.
+    candidates(job.study)
+    check_audit(job)
     data = load_data(job, failed)
+    check_covariates(job.cohort, job.study.cohort.covariates, data.targets)
     _forget_results(job, data.split)
     write_split(data.split, job.run.split)
     write_json(job.run.cohort, _cohort_json(job, data))
     _train_folds(job, data, engine)
+    nested = learn_inside(job, data, engine)
     predictions, baseline = _out_of_fold(job, data)
+    predictions = calibrated(nested, predictions, data.split.folds)
     write_table(job.run.predictions, predictions)
+    sizes = [_size(fold, data, job.study.fit.least_tuning) for fold in data.split.folds]
     result = evaluate(
         predictions,
         baseline,
         task=data.targets.description,
         level=data.unit,
-        split=[_size(fold, data, job.study.fit.least_tuning) for fold in data.split.folds],
+        split=sizes,
         resamples=job.study.evaluation.resamples,
         seed=job.study.evaluation.seed,
         sites=_sites(job),
         warnings=[*data.warnings, *_untuned(data, job.study.fit)],
     )
-    write_json(job.run.evaluation, result.curves)
+    figures, curves = told(nested, job, data, predictions, sizes)
+    metrics = {**result.metrics, **figures, "likeness": keep_likeness(job, data)}
+    write_json(job.run.evaluation, {**result.curves, **curves})
     write_json(job.run.environment, _environment(job, data, engine))
-    write_json(job.run.metrics, result.metrics)
+    write_json(job.run.metrics, metrics)
     collect_tuning(job.run, data.split)
     audit_run(job, data, predictions)
-    return Tally(job.run.folder, failed=data.failed, metrics=result.metrics)
+    return Tally(job.run.folder, failed=data.failed, metrics=metrics)
 
 
 def _forget_results(job: Job, split: Split) -> None:
@@ -140,13 +152,12 @@ class FoldTraining:
         data = self.data
         study = choose_settings(self.study, data, fold, folder)
         train, tune = data.learning_sets(fold, study.fit.least_tuning)
-        fit = study.fit if tune else study.fit.model_copy(update={"epochs": study.fit.fixed_epochs})
         made_from = digest(
             {
                 "sets": {"train": train, "tune": tune},
                 "targets": data.targets.digest,
                 "task": {"kind": study.task.kind, "options": study.task.options},
-                "features": {s: _digest_of(data.features[s]) for s in (*train, *tune)},
+                "features": {s: digest_of(data.features[s]) for s in (*train, *tune)},
                 "fit": study.fit.model_dump(),
                 "aggregator": study.aggregator.model_dump(),
                 "bag": study.task.bag,
@@ -157,33 +168,10 @@ class FoldTraining:
         if stamp.is_file() and read_json(stamp).get("digest") == made_from:
             return "reused"
         stamp.unlink(missing_ok=True)
-        model = fit_bags(
-            data.bags.take(train),
-            data.bags.take(tune) if tune else None,
-            make_task(
-                study.task.kind,
-                classes=data.targets.classes,
-                grid=data.targets.grid,
-                weights=study.fit.class_weights,
-                options=study.task.options,
-            ),
-            study.aggregator,
-            fit,
-            column=data.targets.column,
-            folder=folder,
-            progress=self.progress,
-            name=fold.name,
-        )
+        model = fit_fold(study, data, fold, folder=folder, progress=self.progress, name=fold.name)
         write_json(stamp, {"digest": made_from})
         training = model.card.training
         return f"trained: {training.get('epochs')} epochs, best {training.get('best_epoch')}"
-
-
-def _digest_of(features: Features) -> str:
-    if features.identity is not None:
-        return features.identity.fingerprint
-    assert features.path is not None
-    return file_digest(features.path)
 
 
 def _summaries(data: TrainingData) -> dict[str, np.ndarray]:
@@ -287,7 +275,7 @@ def _environment(job: Job, data: TrainingData, engine: Engine) -> dict[str, Any]
         digests={
             "cohort": job.cohort.digest,
             "split": data.split.digest,
-            "features": digest({s: _digest_of(f) for s, f in data.features.items()}),
+            "features": digest({s: digest_of(f) for s, f in data.features.items()}),
             **weights,
         },
         devices=devices,
