@@ -16,6 +16,11 @@ def test_a_slow_encoder_is_named_with_its_share_and_what_would_not_help():
     assert "a GPU" in advise(timing, threads=2, cores=2, device="cpu").sentence
 
 
+def test_no_gpu_is_advised_for_an_encoder_that_computes_on_the_cpu():
+    said = advise(Timing(encoding=94, waiting=6), threads=2, cores=16, device="cpu", movable=False).sentence
+    assert "GPU" not in said and "device" not in said and "--shard" in said
+
+
 @pytest.mark.parametrize(
     ("timing", "limit", "words"),
     [

@@ -68,15 +68,17 @@ def shares(timing: Timing) -> dict[str, float]:
     return {name: parts[name] / whole if whole > 0 else 0.0 for name in STAGES}
 
 
-def advise(timing: Timing, *, threads: int, cores: int, device: str, exact: bool = True) -> Advice:
-    """What limited the run and what to change."""
+def advise(
+    timing: Timing, *, threads: int, cores: int, device: str, movable: bool = True, exact: bool = True
+) -> Advice:
+    """What limited the run and what to change. `movable` False: the encoder computes on a CPU wherever it is."""
     found = shares(timing)
     worst = max(STAGES, key=lambda name: found[name])
     others = [f"{name} {found[name]:.0%}" for name in STAGES if name != worst and found[name] >= 0.05]
     rest = f"; {', '.join(others)}" if others else ""
     sentence = (
         f"{_NAMES[worst]} limited the run ({found[worst]:.0%} of the time{rest}): "
-        f"{_way_out(worst, threads, cores, device, exact)}."
+        f"{_way_out(worst, threads, cores, device, movable, exact)}."
     )
     rate = timing.num_tiles / timing.seconds if timing.seconds > 0 else 0.0
     return Advice(worst, {name: round(share, 4) for name, share in found.items()}, round(rate, 2), sentence)
@@ -91,7 +93,11 @@ _NAMES = {
 }
 
 
-def _way_out(worst: str, threads: int, cores: int, device: str, exact: bool) -> str:
+def _way_out(worst: str, threads: int, cores: int, device: str, movable: bool, exact: bool) -> str:
+    if worst == "encoding" and not movable:
+        return (
+            "several runs side by side (--shard), or --engine ray, use more cores; more reading threads would not help"
+        )
     if worst == "encoding":
         faster = "a GPU" if device == "cpu" else "a faster device"
         return f"{faster} or a smaller encoder would help; more reading threads would not"

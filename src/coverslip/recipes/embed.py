@@ -95,8 +95,14 @@ def embed_slides(job: Job, slides: list[str], *, shard: str = "1/1") -> dict[str
     job.store.tidy()
     advice = None
     if ledger.timing.num_tiles:
-        threads, device = model.threads.count, model.device.type
-        advice = advise(ledger.timing, threads=threads, cores=cores(), device=device, exact=tiles.exact)
+        advice = advise(
+            ledger.timing,
+            threads=model.threads.count,
+            cores=cores(),
+            device=model.device.type,
+            movable=model.info.device != "cpu",
+            exact=tiles.exact,
+        )
     ledger.conclude(advice, model.how(tiles.size_px), shard=shard)
     return ledger.failed
 
