@@ -222,8 +222,9 @@ def test_a_slide_of_any_width_keeps_a_bounded_number_of_pieces() -> None:
 def _most_kept_bytes(made: sweeping.Plan, grid: Grid) -> int:
     """Kept pieces of one thread when no batch is open in time: each from its step to the last step of its last tile."""
     ends = np.zeros(len(made.order), int)
-    np.maximum.at(ends, made.shares[:, 1], made.shares[:, 0])
-    until = np.array([ends[made.shares[rows, 1]].max() for rows in made.gives])
+    step = np.repeat(np.arange(len(made.pieces)), np.diff(made.starts))
+    np.maximum.at(ends, made.shares[:, 0], step)
+    until = np.maximum.reduceat(ends[made.shares[:, 0]], made.starts[:-1])
     change = np.zeros(len(until) + 1, int)
     change[: len(until)] += 1
     np.subtract.at(change, until + 1, 1)

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int64, UInt8
 from numpy import ndarray
 
 from coverslip.base.errors import SlideError
+from coverslip.slide.memory import shared_rooms
 
 # Batches that are open at once, beside the one the caller works on: as many as fit in this, and no more than that.
 OPEN_BYTES = 60 << 20
@@ -47,12 +48,15 @@ class Stopped(Exception):
 class OpenBatches:
     """Batches that threads are writing into. `order` (n,) holds the rows of the `Tiles` in the order of delivery; a
     tile's place is its position there. Each place is asked for with `room` and ended with `finish`, once, by one
-    thread; a thread ends its places in rising order. That order is what keeps waiting threads from waiting for ever.
+    thread; a thread waits for its places in rising order. That order is what keeps waiting threads from waiting for
+    ever.
     """
 
     def __init__(self, order: Int64[ndarray, n], *, side_px: int, batch: int) -> None:
         self._order, self._side_px, self._batch = order, side_px, batch
         self._most_open = max(1, min(_MOST_OPEN, OPEN_BYTES // (batch * side_px * side_px * 3)))
+        # The caller works on one more, and another may be on its way to him.
+        self._rooms = shared_rooms(batch * side_px * side_px * 3, self._most_open + 2)
         self._open: dict[int, _Filling] = {}
         self._delivered = 0
         self._failure: BaseException | None = None
@@ -93,19 +97,21 @@ class OpenBatches:
         if number not in self._open:
             index = self._order[number * self._batch : (number + 1) * self._batch]
             shape = (len(index), self._side_px, self._side_px, 3)
-            self._open[number] = _Filling(room_for(math.prod(shape)).reshape(shape), index)
+            self._open[number] = _Filling(self._rooms.take()[: math.prod(shape)].reshape(shape), index)
 
-    def finish(self, place: int, *, error: str | None = None) -> None:
-        """Says that a tile's pixels are written, or why they cannot be had."""
-        number, row = divmod(place, self._batch)
-        filling = self._open[number]
+    def finish(self, *places: int, error: str | None = None) -> None:
+        """Says that the pixels of tiles are written, or why they cannot be had."""
         if error is not None:
-            filling.images[row] = 0
-            filling.errors[row] = error
+            for place in places:
+                number, row = divmod(place, self._batch)
+                self._open[number].images[row] = 0
+                self._open[number].errors[row] = error
         with self._complete:
-            filling.missing -= 1
-            if not filling.missing:
-                self._complete.notify()
+            for place in places:
+                filling = self._open[place // self._batch]
+                filling.missing -= 1
+                if not filling.missing:
+                    self._complete.notify()
 
     def __enter__(self) -> OpenBatches:
         """A thread's turn: an error in it that is no tile's damage ends the delivery, and is raised there."""
@@ -138,18 +144,6 @@ class OpenBatches:
                 self._delivered = number + 1
                 self._changed.notify_all()
             yield filling.finished()
-
-
-def room_for(num_bytes: int) -> UInt8[ndarray, s]:
-    """Memory to decode into, 16 bytes behind a multiple of 64.
-
-    Where rows of pixels start at a multiple of 32, libjpeg-turbo turns YCbCr into RGB with stores that go past the
-    caches, and the next step fetches every pixel back from memory: decoding takes a tenth to a quarter longer. The
-    offset costs nothing where that is not so.
-    """
-    whole = np.empty(num_bytes + 64, dtype=np.uint8)
-    start = (16 - whole.ctypes.data) % 64
-    return whole[start : start + num_bytes]
 
 
 class _Filling:

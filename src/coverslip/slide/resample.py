@@ -41,8 +41,11 @@ def snapped(values: Any) -> Any:
     return np.where(np.abs(values - whole) < 1e-6, whole, values)
 
 
-def resample(image: UInt8[ndarray, "h w 3"], out: Size, region: Region | None = None) -> UInt8[ndarray, "oh ow 3"]:
-    """`region` of the image (all of it by default) at `out` pixels; halves round up.
+def resample(
+    image: UInt8[ndarray, "h w 3"], out: Size, region: Region | None = None, *, room: UInt8[ndarray, s] | None = None
+) -> UInt8[ndarray, "oh ow 3"]:
+    """`region` of the image (all of it by default) at `out` pixels; halves round up. They may lie in `room`, which is
+    flat and at least as long.
 
     A whole-number ratio on whole pixels is exact: (sum + n/2) // n over the n pixels of each block.
     """
@@ -52,7 +55,8 @@ def resample(image: UInt8[ndarray, "h w 3"], out: Size, region: Region | None = 
         return np.ascontiguousarray(image[int(y) : int(y + h), int(x) : int(x + w)])
     if (w, h) == (2 * out.width, 2 * out.height) == (width, height) and x == y == 0:
         # By far the most frequent ratio. OpenCV computes it in whole numbers, (a + b + c + d + 2) // 4.
-        return cv2.resize(image, out, interpolation=cv2.INTER_AREA)
+        into = None if room is None else room[: out.width * out.height * 3].reshape(out.height, out.width, 3)
+        return cv2.resize(image, out, dst=into, interpolation=cv2.INTER_AREA)
     rows, row_sums = _weights(height, y, h, out.height)
     columns, column_sums = _weights(width, x, w, out.width)
     # Sums first, one division at the end: whole weights stay whole numbers in float32, and ties round as they should.

@@ -19,12 +19,13 @@ from coverslip.base.geometry import Box, Size, Tiles
 from coverslip.slide.batches import CLOSED, OpenBatches, TileBatch, deliver, read_batches
 from coverslip.slide.discover import slide_id
 from coverslip.slide.levels import best_level, downsample_of, halvings_for
+from coverslip.slide.memory import Rooms
 from coverslip.slide.reader import Reader, SlideInfo
 from coverslip.slide.readers import open_reader
 from coverslip.slide.readers._guard import guarded
 from coverslip.slide.resample import Region, resample, snapped, touched
 from coverslip.slide.scale import GIVE_MPP, checked_mpp, scale_of
-from coverslip.slide.sweep import Sweep, plan
+from coverslip.slide.sweep import Sweep, common_ratio, plan, shrunk
 
 # Larger boxes are read and averaged in bands of about this many source pixels, so that the overview of a slide
 # without a pyramid does not need the whole slide in memory.
@@ -278,24 +279,33 @@ class Slide:
         if grid is None or not len(tiles):
             return None
         halvings = 0 if exact else halvings_for(wanted / level.downsample, grid.halvings)
+        scale = level.downsample * 2**halvings
         # A level of halved pieces: what lies behind the last whole pixel of it is padding.
         size = Size(level.size.width >> halvings, level.size.height >> halvings)
-        grid = replace(grid, piece=Size(grid.piece.width >> halvings, grid.piece.height >> halvings))
-        scale = level.downsample * 2**halvings
-        side = float(snapped(tiles.span_px / scale))
+        piece = Size(grid.piece.width >> halvings, grid.piece.height >> halvings)
+        corners, side = snapped(tiles.xy / scale), float(snapped(tiles.span_px / scale))
         if side * side > _BAND_PX:
             return None
-        route = plan(grid, size, snapped(tiles.xy / scale), side, tiles.spec.size_px)
+        ratio = common_ratio(piece, size, corners, side, tiles.spec.size_px)
+        grid = replace(grid, piece=shrunk(piece, ratio))
+        route = plan(grid, shrunk(size, ratio), corners / ratio, side / ratio, tiles.spec.size_px)
         if route is None:
             return None
+        rooms = Rooms(piece.width * piece.height * 3, threads)
 
         def read(index: int, room: ndarray) -> ndarray:
             reader = self._open_reader()
             with guarded(self.id, f"Reading piece {index} of level {level.index}", code="decode_failed"):
                 return reader.piece(level.index, index, halvings=halvings, out=room)
 
+        def read_shrunk(index: int, room: ndarray) -> ndarray:
+            pixels = read(index, rooms.take())
+            out = shrunk(Size(pixels.shape[1], pixels.shape[0]), ratio)
+            return resample(pixels[: out.height * ratio, : out.width * ratio], out, room=room)
+
         batches = OpenBatches(route.order, side_px=tiles.spec.size_px, batch=batch)
-        return deliver(batches, Sweep(route, grid, read, batches), len(route.pieces), threads=threads)
+        sweep = Sweep(route, grid, read if ratio == 1 else read_shrunk, batches, threads=threads)
+        return deliver(batches, sweep, sweep.num_jobs, threads=threads)
 
     def _level_for(self, wanted: float) -> int:
         return best_level([level.downsample for level in self.levels], wanted)

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -26,7 +26,8 @@ from numpy import ndarray
 
 from coverslip.base.errors import SlideError
 from coverslip.base.geometry import Size
-from coverslip.slide.batches import CLOSED, OpenBatches, room_for
+from coverslip.slide.batches import CLOSED, OpenBatches
+from coverslip.slide.memory import Rooms
 from coverslip.slide.reader import Grid
 from coverslip.slide.resample import Region, resample, touched
 
@@ -34,6 +35,8 @@ from coverslip.slide.resample import Region, resample, touched
 # out among strips of columns; they may take four times as much before tiles are read one by one.
 PIECE_BYTES = 60 << 20
 _MOST_PIECE_BYTES = 4 * PIECE_BYTES
+# Pieces that a thread decodes in a row: what is done once for all of them costs less.
+_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,11 @@ class Plan:
     complete: a tile's place is its position there. `boxes` (n, 2) is how many whole pixels each place touches (width,
     height), `regions` (n, 2) where it starts within them (x, y), `side` its width and height.
 
-    `shares` (k, 8) holds what a piece gives to a place: the step, the place, then left, right, top and bottom within
-    the tile's whole pixels, then left and top within the piece. It is sorted by place; `gives` are the rows of each
-    step, and `parts` (n,) is the number of rows of each place.
+    `shares` (k, 7) holds what a piece gives to a place: the place, then left, right, top and bottom within the tile's
+    whole pixels, then left and top within the piece. Step s has the rows from `starts[s]` to `starts[s + 1]`; `parts`
+    (n,) is the number of rows of each place. `complete` (n,) is the last step of each place; it rises.
 
-    `ratios` (n,) is the whole number by which each place shrinks where no pixel of it needs two pieces, else 0.
+    `plain` (n,) says which places are whole pixels as they are stored, so that each part can be written as it comes.
     `alone` (m,) says for each step that its piece, as it is, is the one tile it gives to.
     """
 
@@ -58,9 +61,10 @@ class Plan:
     side: float
     boxes: ndarray
     shares: ndarray
-    gives: list[list[int]]
+    starts: Int64[ndarray, m + 1]
     parts: list[int]
-    ratios: list[int]
+    complete: Int64[ndarray, n]
+    plain: list[bool]
     alone: list[bool]
 
 
@@ -97,18 +101,16 @@ def plan(grid: Grid, size: Size, corners: ndarray, side: float, side_px: int) ->
     begin = np.maximum(low[:, tile], corner)
     end = np.minimum(high[:, tile], corner + piece_size)
     (left, top), (right, bottom) = begin - low[:, tile], end - low[:, tile]
-    shares = np.stack([step, place, left, right, top, bottom, *(begin - corner)], axis=1).astype(np.int32)
-    shares = shares[np.lexsort((step, place))]
+    shares = np.stack([place, left, right, top, bottom, *(begin - corner)], axis=1).astype(np.int32)
+    shares = shares[np.lexsort((place, step))]
+    gives = np.bincount(step)
+    starts = np.concatenate([[0], np.cumsum(gives)])
     regions, boxes = (corners - low.T)[order], (high - low).T[order]
-    parts = np.bincount(place, minlength=len(order))
+    parts = np.bincount(place)
 
-    ratio = round(side / side_px)
     # At the edge of a level a tile may touch a pixel less than its side.
-    apart = (regions == 0).all(axis=1) & (boxes == ratio * side_px).all(axis=1) & (side == ratio * side_px)
-    if ratio > 1:
-        apart[shares[(shares[:, 2:6] % ratio).any(axis=1), 1]] = False
-    whole = apart & (parts == 1) & (ratio == 1) & (grid.piece == (side_px, side_px))
-    gives = np.split(np.argsort(shares[:, 0], kind="stable"), np.cumsum(np.bincount(step))[:-1])
+    plain = (regions == 0).all(axis=1) & (boxes == side_px).all(axis=1) & (side == side_px)
+    whole = plain & (parts == 1) & (grid.piece == (side_px, side_px))
     return Plan(
         pieces=pieces[sequence].tolist(),
         order=order,
@@ -116,11 +118,26 @@ def plan(grid: Grid, size: Size, corners: ndarray, side: float, side_px: int) ->
         side=side,
         boxes=boxes,
         shares=shares,
-        gives=[rows.tolist() for rows in gives],
+        starts=starts,
         parts=parts.tolist(),
-        ratios=np.where(apart, ratio, 0).tolist(),
-        alone=[len(rows) == 1 and bool(whole[shares[rows[0], 1]]) for rows in gives],
+        complete=complete[order],
+        plain=plain.tolist(),
+        alone=((gives == 1) & whole[shares[starts[:-1], 0]]).tolist(),
     )
+
+
+def common_ratio(piece: Size, size: Size, corners: ndarray, side: float, side_px: int) -> int:
+    """The whole number by which all tiles shrink, where each piece can be shrunk by it as soon as it is decoded and the
+    tiles put together from what is left: where no pixel of any tile needs two pieces. Else 1."""
+    ratio = round(side / side_px)
+    whole = ratio > 1 and side == ratio * side_px and not (corners % ratio).any()
+    # Pixels of a tile that lie behind the edge of the level would be missing in a mean.
+    inside = (corners + side <= np.array(shrunk(size, ratio)) * ratio).all() if whole else False
+    return ratio if inside and not any(edge % ratio for edge in piece) else 1
+
+
+def shrunk(size: Size, ratio: int) -> Size:
+    return Size(size.width // ratio, size.height // ratio)
 
 
 def _positions(order: ndarray) -> ndarray:
@@ -140,49 +157,80 @@ def _pairs(first: Int64[ndarray, "2 n"], last: Int64[ndarray, "2 n"]) -> tuple[n
     return tile, first[0][tile] + column, first[1][tile] + row
 
 
+class _Owed(NamedTuple):
+    """A part of a piece that waits for its tile: where it belongs within the tile's whole pixels, and the room that its
+    pixels lie in, which is free again when nothing in it is owed any more."""
+
+    left: int
+    right: int
+    top: int
+    bottom: int
+    pixels: UInt8[ndarray, "h w 3"]
+    room: UInt8[ndarray, s]
+
+
+class _Arrived(NamedTuple):
+    """A tile of which one more piece was decoded, or could not be: `error` says why."""
+
+    place: int
+    step: int
+    error: str | None
+
+
 @final
 class Sweep:
-    """Carries out a plan. `sweep(step)` is called for each step in order, by any number of threads; `read` gives the
-    pixels of a piece and may put them into the room it is handed."""
+    """Carries out a plan in jobs of a few steps. `sweep(0)`, `sweep(1)`, ... up to `num_jobs` are called in that order
+    by `threads` threads. `read` gives the pixels of a piece, and may put them into the room it is handed."""
 
     def __init__(
-        self, plan: Plan, grid: Grid, read: Callable[[int, UInt8[ndarray, s]], ndarray], batches: OpenBatches
+        self,
+        plan: Plan,
+        grid: Grid,
+        read: Callable[[int, UInt8[ndarray, s]], ndarray],
+        batches: OpenBatches,
+        *,
+        threads: int,
     ) -> None:
         self._plan, self._read, self._batches = plan, read, batches
+        # Few enough steps that the threads end together.
+        self._run = max(1, min(_STEPS, len(plan.pieces) // (4 * threads)))
+        self.num_jobs = -(-len(plan.pieces) // self._run)
         self._missing = list(plan.parts)
-        self._held: dict[int, _Held] = {}  # by step
-        self._owed: dict[int, list[list[int]]] = {}  # by place: shares of held pieces
-        self._lost: dict[int, tuple[int, str]] = {}  # by place: the first step that failed, and why
+        self._owed: dict[int, list[_Owed]] = {}  # by place
+        self._lost: dict[int, _Arrived] = {}  # by place: the first step that failed
         self._lock = Lock()
-        self._rooms = _Rooms(grid.piece.width * grid.piece.height * 3)
+        piece_bytes = grid.piece.width * grid.piece.height * 3
+        self._rooms = Rooms(piece_bytes, 1 + PIECE_BYTES // piece_bytes)
         # A tile touches at most one pixel more than its side, and at least one.
-        self._scratch = _Rooms((math.ceil(plan.side) + 1) ** 2 * 3)
+        self._scratch = Rooms((math.ceil(plan.side) + 1) ** 2 * 3, threads)
 
-    def __call__(self, step: int) -> None:
-        shares = self._plan.shares[self._plan.gives[step]].tolist()
-        if self._plan.alone[step]:
-            # Decoded where it belongs.
-            place = shares[0][1]
-            image = self._batches.room(place)
-            pixels, error = self._decode(step, image.reshape(-1))
-            if error is None and not np.may_share_memory(pixels, image):
-                image[:] = pixels
-            self._batches.finish(place, error=error)
-            return
-        room = self._rooms.take()
-        pixels, error = self._decode(step, room)
-        owed = [] if error is not None else [share for share in shares if not self._written(share, pixels)]
-        in_room = np.may_share_memory(pixels, room)
-        if not owed or not in_room:
-            self._rooms.give(room)
-        with self._lock:
-            if owed:
-                self._held[step] = _Held(pixels, room if in_room else None, len(owed))
-            for share in owed:
-                self._owed.setdefault(share[1], []).append(share)
-            complete = [share[1] for share in shares if self._arrived(share, error)]
-        for place in complete:
-            self._complete(place)
+    def __call__(self, job: int) -> None:
+        plan, first = self._plan, job * self._run
+        last = min(first + self._run, len(plan.pieces))
+        # Nothing is decoded that could only be kept: this waits until the first tile that the job completes has room.
+        # Those before it are completed by earlier jobs, so the wait ends. Within the job nothing waits.
+        self._batches.room(int(np.searchsorted(plan.complete, first)))
+        starts = plan.starts[first : last + 1].tolist()
+        shares = plan.shares[starts[0] : starts[-1]].tolist()
+        arrived: list[_Arrived] = []
+        owed: list[tuple[int, _Owed]] = []
+        room = None
+        for step in range(first, last):
+            mine = shares[starts[step - first] - starts[0] : starts[step - first + 1] - starts[0]]
+            image = self._batches.room_now(mine[0][0]) if plan.alone[step] else None
+            if image is not None:
+                # Decoded where it belongs.
+                pixels, error = self._decode(step, image.reshape(-1))
+                if error is None and not np.may_share_memory(pixels, image):
+                    image[:] = pixels
+            else:
+                room = self._rooms.take() if room is None else room
+                pixels, error = self._decode(step, room)
+                if error is None and (waiting := self._scattered(mine, pixels, room)):
+                    owed += waiting
+                    room = None
+            arrived += [_Arrived(share[0], step, error) for share in mine]
+        self._complete(*self._settled(arrived, owed))
 
     def _decode(self, step: int, room: UInt8[ndarray, s]) -> tuple[UInt8[ndarray, "h w 3"], str | None]:
         """The pixels of a step's piece, in the room where the reader can; or why there are none."""
@@ -193,88 +241,57 @@ class Sweep:
                 raise
             return room[:0], error.message
 
-    def _written(self, share: list[int], pixels: UInt8[ndarray, "h w 3"]) -> bool:
-        """Writes a share into its batch; False where it has to wait."""
-        _, place, left, right, top, bottom, x, y = share
-        ratio = self._plan.ratios[place]
-        image = self._batches.room_now(place) if ratio else None
-        if image is None:
-            return False
-        part = pixels[y : y + bottom - top, x : x + right - left]
-        if ratio == 1:
-            image[top:bottom, left:right] = part
-        else:
-            size = Size((right - left) // ratio, (bottom - top) // ratio)
-            image[top // ratio : bottom // ratio, left // ratio : right // ratio] = resample(part, size)
-        return True
+    def _scattered(
+        self, shares: list[list[int]], pixels: UInt8[ndarray, "h w 3"], room: ndarray
+    ) -> list[tuple[int, _Owed]]:
+        """Writes what a piece has of each tile into the tile's batch, while it is in the processor's cache; what has to
+        wait, with its place."""
+        owed = []
+        plain, room_now = self._plan.plain, self._batches.room_now
+        for place, left, right, top, bottom, x, y in shares:
+            part = pixels[y : y + bottom - top, x : x + right - left]
+            image = room_now(place) if plain[place] else None
+            if image is None:
+                owed.append((place, _Owed(left, right, top, bottom, part, room)))
+            else:
+                image[top:bottom, left:right] = part
+        return owed
 
-    def _arrived(self, share: list[int], error: str | None) -> bool:
-        """True where a share is the last of its place. Called with the lock."""
-        step, place = share[:2]
-        if error is not None and step <= self._lost.get(place, (step, ""))[0]:
-            self._lost[place] = (step, error)
-        self._missing[place] -= 1
-        return not self._missing[place]
+    def _settled(self, arrived: list[_Arrived], owed: list[tuple[int, _Owed]]) -> tuple[list[int], list[int]]:
+        """Counts what arrived; the tiles that are complete as they are, and those that something is left to do for."""
+        ready: list[int] = []
+        unready: list[int] = []
+        with self._lock:
+            for place, part in owed:
+                self._owed.setdefault(place, []).append(part)
+            for one in arrived:
+                place = one.place
+                if one.error is not None and one.step <= self._lost.get(place, one).step:
+                    self._lost[place] = one
+                self._missing[place] -= 1
+                if not self._missing[place]:
+                    (unready if place in self._owed or place in self._lost else ready).append(place)
+        return ready, sorted(unready)
 
-    def _complete(self, place: int) -> None:
-        """Ends a tile all of whose pieces were decoded: what is owed to it is written now."""
-        image = self._batches.room(place)
-        owed = self._owed.pop(place, [])
-        _, error = self._lost.pop(place, (0, None))
-        if error is None and owed:
-            self._pay(image, place, owed)
-        self._batches.finish(place, error=error)
-        if owed:
-            with self._lock:
-                for share in owed:
-                    self._let_go(share[0])
+    def _complete(self, ready: list[int], unready: list[int]) -> None:
+        self._batches.finish(*ready)
+        for place in unready:
+            image = self._batches.room(place)
+            owed, lost = self._owed.pop(place, []), self._lost.pop(place, None)
+            if lost is None:
+                self._pay(image, place, owed)
+            self._batches.finish(place, error=lost and lost.error)
 
-    def _pay(self, image: UInt8[ndarray, "h w 3"], place: int, owed: list[list[int]]) -> None:
-        if self._plan.ratios[place]:
-            for share in owed:
-                self._written(share, self._held[share[0]].pixels)
-            return
-        width, height = self._plan.boxes[place].tolist()
-        scratch = self._scratch.take()
-        whole = scratch[: height * width * 3].reshape(height, width, 3)
-        for step, _, left, right, top, bottom, x, y in owed:
-            whole[top:bottom, left:right] = self._held[step].pixels[y : y + bottom - top, x : x + right - left]
-        x, y = self._plan.regions[place].tolist()
-        image[:] = resample(whole, Size(len(image), len(image)), Region(x, y, self._plan.side, self._plan.side))
-        self._scratch.give(scratch)
-
-    def _let_go(self, step: int) -> None:
-        """Counts one tile off a held piece. Called with the lock."""
-        held = self._held[step]
-        held.owes -= 1
-        if not held.owes:
-            del self._held[step]
-            if held.room is not None:
-                self._rooms.give(held.room)
-
-
-@dataclass
-class _Held:
-    """A piece that is kept: its pixels, the room they lie in, if any, and the number of tiles it owes them to."""
-
-    pixels: ndarray
-    room: ndarray | None
-    owes: int
-
-
-@final
-class _Rooms:
-    """Buffers of one length that are used again and again: fresh memory costs a page fault for every 4 KiB."""
-
-    def __init__(self, num_bytes: int) -> None:
-        self._num_bytes = num_bytes
-        self._free: list[ndarray] = []
-
-    def take(self) -> UInt8[ndarray, s]:
-        try:
-            return self._free.pop()
-        except IndexError:
-            return room_for(self._num_bytes)
-
-    def give(self, room: UInt8[ndarray, s]) -> None:
-        self._free.append(room)
+    def _pay(self, image: UInt8[ndarray, "h w 3"], place: int, owed: list[_Owed]) -> None:
+        """Writes what is owed to a tile all of whose pieces were decoded."""
+        plan = self._plan
+        whole = image
+        if not plan.plain[place]:
+            width, height = plan.boxes[place].tolist()
+            whole = self._scratch.take()[: height * width * 3].reshape(height, width, 3)
+        for part in owed:
+            whole[part.top : part.bottom, part.left : part.right] = part.pixels
+        if whole is not image:
+            x, y = plan.regions[place].tolist()
+            region = Region(x, y, plan.side, plan.side)
+            image[:] = resample(whole, Size(len(image), len(image)), region)
