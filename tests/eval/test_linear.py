@@ -1,4 +1,4 @@
-"""Linear models as plain numbers: what went through JSON predicts the same, and wide shifts of a column change nothing."""
+"""Linear models as plain numbers: JSON changes no prediction, nor do the units of a column."""
 
 from __future__ import annotations
 

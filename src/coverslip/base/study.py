@@ -40,6 +40,9 @@ class CohortSettings(Settings):
     """Paths in the table are relative to this folder, and may not leave it."""
     allow_mixed: list[Literal["stain", "preparation"]] = []
     """Columns that may hold more than one value; mixing is refused otherwise."""
+    covariates: list[str] = []
+    """Clinical columns, such as ["age", "stage"]: a model of them alone, and one of tissue and them together, stand
+    beside the tissue model. Numbers or text; empty cells are allowed."""
 
 
 class SlideSettings(Settings):
@@ -221,8 +224,20 @@ class EvaluationSettings(Settings):
 
     resamples: Annotated[int, Field(ge=100)] = 2000
     """Patient bootstrap resamples of the pooled intervals."""
+    inner_folds: Literal[0] | Annotated[int, Field(ge=2)] = 3
+    """Patient folds inside each fold's training patients; their out-of-fold predictions teach recalibration, operating
+    points and tissue + covariates. A run trains 1 + inner_folds models a fold; 0: none of this."""
+    recalibration: Literal["auto", "none", "temperature", "platt", "isotonic", "venn_abers"] = "auto"
+    """How probabilities are corrected; auto: by the number of inner predictions, under 20 none, to 80 a temperature,
+    then Platt's two numbers. isotonic and venn_abers need 200."""
+    operating_point: Literal["youden", "sensitivity", "specificity"] = "youden"
+    """The threshold that decides in `predict`: the most sensitivity + specificity, or `aim` of one of them."""
+    aim: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """The sensitivity, or specificity, that the operating points of those names aim at."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """The share of patients that the prediction sets of `predict` may miss, and of like slides that may be flagged."""
     seed: int = 0
-    """Seed of the resampling."""
+    """Seed of the resampling and of the inner folds."""
 
 
 class AuditSettings(Settings):

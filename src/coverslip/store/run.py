@@ -72,6 +72,16 @@ class RunFolder:
         return self.folder / "audit.json"
 
     @property
+    def likeness(self) -> Path:
+        """What the training slides look like; its arrays lie beside it, as .npz."""
+        return self.folder / "likeness.json"
+
+    @property
+    def answers(self) -> Path:
+        """What `predict` says of each patient, or slide where that is the level."""
+        return self.folder / "answers.csv"
+
+    @property
     def tuning(self) -> Path:
         return self.folder / "tuning.json"
 
