@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -291,7 +292,7 @@ class Slide:
         route = plan(grid, shrunk(size, ratio), corners / ratio, side / ratio, tiles.spec.size_px)
         if route is None:
             return None
-        rooms = Rooms(piece.width * piece.height * 3, threads)
+        scratch = _Scratch(piece.width * piece.height * 3)
 
         def read(index: int, room: ndarray) -> ndarray:
             reader = self._open_reader()
@@ -299,7 +300,7 @@ class Slide:
                 return reader.piece(level.index, index, halvings=halvings, out=room)
 
         def read_shrunk(index: int, room: ndarray) -> ndarray:
-            pixels = read(index, rooms.take())
+            pixels = read(index, scratch.room)
             out = shrunk(Size(pixels.shape[1], pixels.shape[0]), ratio)
             return resample(pixels[: out.height * ratio, : out.width * ratio], out, room=room)
 
@@ -324,6 +325,13 @@ class Slide:
         outside = np.flatnonzero((tiles.xy < 0).any(axis=1) | (ends > np.array(self.size)).any(axis=1))
         if len(outside):
             self._inside(tiles.box(int(outside[0])), self.size, "the slide")
+
+
+class _Scratch(threading.local):
+    """A room for each thread, to decode into."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self.room = Rooms(num_bytes, 0).take()
 
 
 def _reopen(path: Path, mpp: float | None, reader: str, name: str) -> Slide:

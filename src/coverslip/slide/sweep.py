@@ -169,12 +169,11 @@ class _Owed(NamedTuple):
     room: UInt8[ndarray, s]
 
 
-class _Arrived(NamedTuple):
-    """A tile of which one more piece was decoded, or could not be: `error` says why."""
+class _Lost(NamedTuple):
+    """A piece that could not be decoded, and why."""
 
-    place: int
     step: int
-    error: str | None
+    error: str
 
 
 @final
@@ -197,7 +196,7 @@ class Sweep:
         self.num_jobs = -(-len(plan.pieces) // self._run)
         self._missing = list(plan.parts)
         self._owed: dict[int, list[_Owed]] = {}  # by place
-        self._lost: dict[int, _Arrived] = {}  # by place: the first step that failed
+        self._lost: dict[int, _Lost] = {}  # by place: the first piece
         self._lock = Lock()
         piece_bytes = grid.piece.width * grid.piece.height * 3
         self._rooms = Rooms(piece_bytes, 1 + PIECE_BYTES // piece_bytes)
@@ -212,8 +211,8 @@ class Sweep:
         self._batches.room(int(np.searchsorted(plan.complete, first)))
         starts = plan.starts[first : last + 1].tolist()
         shares = plan.shares[starts[0] : starts[-1]].tolist()
-        arrived: list[_Arrived] = []
         owed: list[tuple[int, _Owed]] = []
+        lost: list[tuple[int, _Lost]] = []
         room = None
         for step in range(first, last):
             mine = shares[starts[step - first] - starts[0] : starts[step - first + 1] - starts[0]]
@@ -229,8 +228,9 @@ class Sweep:
                 if error is None and (waiting := self._scattered(mine, pixels, room)):
                     owed += waiting
                     room = None
-            arrived += [_Arrived(share[0], step, error) for share in mine]
-        self._complete(*self._settled(arrived, owed))
+            if error is not None:
+                lost += [(share[0], _Lost(step, error)) for share in mine]
+        self._complete(*self._settled([share[0] for share in shares], owed, lost))
 
     def _decode(self, step: int, room: UInt8[ndarray, s]) -> tuple[UInt8[ndarray, "h w 3"], str | None]:
         """The pixels of a step's piece, in the room where the reader can; or why there are none."""
@@ -257,21 +257,22 @@ class Sweep:
                 image[top:bottom, left:right] = part
         return owed
 
-    def _settled(self, arrived: list[_Arrived], owed: list[tuple[int, _Owed]]) -> tuple[list[int], list[int]]:
-        """Counts what arrived; the tiles that are complete as they are, and those that something is left to do for."""
-        ready: list[int] = []
-        unready: list[int] = []
+    def _settled(
+        self, arrived: list[int], owed: list[tuple[int, _Owed]], lost: list[tuple[int, _Lost]]
+    ) -> tuple[list[int], list[int]]:
+        """Counts what arrived at each place; the tiles that are complete as they are, and, in rising order, those that
+        something is left to do for."""
         with self._lock:
             for place, part in owed:
                 self._owed.setdefault(place, []).append(part)
-            for one in arrived:
-                place = one.place
-                if one.error is not None and one.step <= self._lost.get(place, one).step:
-                    self._lost[place] = one
-                self._missing[place] -= 1
-                if not self._missing[place]:
-                    (unready if place in self._owed or place in self._lost else ready).append(place)
-        return ready, sorted(unready)
+            for place, piece in lost:
+                self._lost[place] = min(self._lost.get(place, piece), piece)
+            missing = self._missing
+            for place in arrived:
+                missing[place] -= 1
+            complete = [place for place in dict.fromkeys(arrived) if not missing[place]]
+            unready = [place for place in complete if place in self._owed or place in self._lost]
+        return [place for place in complete if place not in unready], sorted(unready)
 
     def _complete(self, ready: list[int], unready: list[int]) -> None:
         self._batches.finish(*ready)

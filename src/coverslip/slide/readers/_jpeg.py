@@ -153,7 +153,7 @@ class JpegDecoder:
         if start.after != start.before:
             stream = b"".join((start.after, memoryview(stream)[len(start.before) :]))
         # simplejpeg takes the smallest picture that is no smaller than this.
-        width, height = (-(-side >> halvings) if halvings else 0 for side in size)
+        width, height = (-(-size.width >> halvings), -(-size.height >> halvings)) if halvings else (0, 0)
         return simplejpeg.decode_jpeg(
             stream, colorspace="RGB", min_width=width, min_height=height, buffer=out, strict=True
         )

@@ -60,6 +60,8 @@ class TiffPage:
         self._raw = self._compression == _UNCOMPRESSED and int(page.predictor) == 1 and int(page.fillorder) == 1
         if self._raw and not self.tiled and planes == 1:
             self._share_out_strips()
+        # What nearly every slide is: the pixels are as they come out of the decoder.
+        self._is_rgb_jpeg = self.is_jpeg and planes == 1 and self._samples == 3 and self._photometric != _PALETTE
         self._grid(planes)
 
     def _share_out_strips(self) -> None:
@@ -141,6 +143,8 @@ class TiffPage:
         Raises:
             SlideError: it is missing or damaged.
         """
+        if self._is_rgb_jpeg:
+            return self._jpeg(self.data(file, index), index, halvings, out)
         planes = [self._plane(self.data(file, index, p), index, halvings, out) for p in range(len(self.offsets))]
         return self._rgb(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2))
 
