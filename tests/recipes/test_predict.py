@@ -35,7 +35,8 @@ def test_new_slides_are_embedded_predicted_and_measured(
     assert said.code == 0, said.err
     assert f"predictions  {tmp_path / 'out' / 'predictions.csv'}" in said.out
     predictions = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    assert list(predictions) == ["slide", "patient", "fold", "set", "lesion", "p_0", "p_1"]
+    columns = ["slide", "patient", "fold", "set", "lesion", "p_0", "p_1", "calibrated_0", "calibrated_1"]
+    assert list(predictions) == columns
     assert set(predictions["set"]) == {"external"}
     assert (predictions["slide"].value_counts() == 3).all()  # one row a fold's model
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
@@ -75,7 +76,7 @@ def test_a_table_without_labels_gets_predictions_and_no_metrics(
     )
     assert said.code == 0, said.err
     predictions = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    assert list(predictions) == ["slide", "patient", "fold", "set", "p_0", "p_1"]
+    assert list(predictions) == ["slide", "patient", "fold", "set", "p_0", "p_1", "calibrated_0", "calibrated_1"]
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 

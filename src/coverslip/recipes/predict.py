@@ -16,6 +16,7 @@ from coverslip.base.study import CohortSettings, Study
 from coverslip.cohort import Cohort, Fold, Split, Targets, load_cohort, make_targets
 from coverslip.eval import Evaluation, evaluate
 from coverslip.mil import BagSource, SlideModel
+from coverslip.recipes.answers import answers
 from coverslip.recipes.audits import audit_external
 from coverslip.recipes.embed import embed_slides, feature_store
 from coverslip.recipes.job import LOG, Job, working
@@ -24,11 +25,13 @@ from coverslip.store import Features, OutcomeLog, Run, RunFolder, write_table
 
 @dataclass
 class External:
-    """What external validation leaves: the predictions' file, the slides that failed, and metrics where labels were."""
+    """What external validation leaves: the file of predictions, a row a slide and model, and that of answers, a row a
+    patient; the slides that failed; and metrics where labels were."""
 
     predictions: Path
     failed: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    answers: Path | None = None
 
 
 def predict(run: Run, bag: Features) -> pd.DataFrame:
@@ -89,13 +92,17 @@ def predict_table(
         targets = _targets(run, cohort, study)
         if targets is not None:
             predictions = _labelled(predictions, targets)
-        write_table(folder.predictions, predictions)
-        result = External(folder.predictions, failed)
+        rows = {str(slide): job.store.read(slide) for slide in predictions["slide"].unique()}
+        said = answers(run, cohort, predictions, rows, targets)
+        write_table(folder.predictions, said.predictions)
+        write_table(folder.answers, said.table)
+        write_json(folder.answers.with_suffix(".json"), said.metrics)
+        result = External(folder.predictions, failed, answers=folder.answers)
         if targets is not None:
             found = _evaluate(run, cohort, predictions, targets, job)
+            result.metrics = {**found.metrics, "answers": said.metrics}
             write_json(folder.evaluation, found.curves)
-            write_json(folder.metrics, found.metrics)
-            result.metrics = found.metrics
+            write_json(folder.metrics, result.metrics)
         return result
 
 
