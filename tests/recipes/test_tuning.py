@@ -1,4 +1,5 @@
-"""Nothing reads the outer test fold before the end: not training, not the choice of settings."""
+"""Nothing reads the outer test fold before the end: not training, not the choice of settings, not what is learnt on
+inner predictions."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ format = "coverslip.study/1"
 output = "run"
 [cohort]
 table = "cohort.csv"
+covariates = ["site"]
 [task]
 column = "lesion"
 [split]
@@ -36,6 +38,7 @@ grid = {"aggregator.name" = ["mean", "abmil"], "fit.lr" = [1e-3, 1e-2]}
 folds = 2
 [evaluation]
 resamples = 100
+inner_folds = 2
 """
 TESTED = [f"s{i:02}" for i in range(18, 24)]
 
@@ -63,7 +66,8 @@ def study(tmp_path: Path) -> Path:
 def _learnt(folder: Path) -> dict[str, bytes]:
     """What came of training and of choosing, byte by byte."""
     models = folder / "run" / "models" / "fold0"
-    return {"weights": (models / "weights.safetensors").read_bytes(), "choice": (models / "tuning.json").read_bytes()}
+    names = ("weights.safetensors", "tuning.json", "inner.csv", "recalibration.json", "operating_points.json")
+    return {name: (models / name).read_bytes() for name in (*names, "covariates.json")}
 
 
 def test_other_labels_of_the_tested_change_no_weight_and_no_choice(study: Path, coverslip: Callable[..., Any]) -> None:
@@ -101,7 +105,7 @@ def test_rows_of_the_tested_are_first_read_when_every_model_is_made(
     made = False
     asked: list[str] = []
     bags = BagSource.bags
-    folds = recipe._train_folds
+    predict = recipe._out_of_fold
 
     def trip(self: BagSource, index: Any, **more: Any) -> Any:
         places = list(index)
@@ -110,13 +114,13 @@ def test_rows_of_the_tested_are_first_read_when_every_model_is_made(
             asked.extend(sorted(read))
         return bags(self, places, **more)
 
-    def train(*arguments: Any) -> None:
+    def out_of_fold(*arguments: Any) -> Any:
         nonlocal made
-        folds(*arguments)
         made = True
+        return predict(*arguments)
 
     monkeypatch.setattr(BagSource, "bags", trip)
-    monkeypatch.setattr(recipe, "_train_folds", train)
+    monkeypatch.setattr(recipe, "_out_of_fold", out_of_fold)
     said = coverslip("train", study)
     assert said.code == 0, said.err
     assert made and asked == []
