@@ -1,4 +1,4 @@
-"""Inner out-of-fold predictions: every training patient once, by a model that has not seen them, and what they teach."""
+"""Inner out-of-fold predictions: every training patient once, by a model that has not seen them."""
 
 from __future__ import annotations
 
