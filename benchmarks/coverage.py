@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,14 @@ from scipy.special import expit, ndtr, ndtri
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
-from coverslip.eval import bootstrap, patient_bootstrap
+from coverslip.eval import patient_bootstrap
 from coverslip.eval.auroc_interval import MISPLACED_FROM, RESAMPLED_FROM, auroc_interval, placements
 from coverslip.eval.calibration import slope_and_intercept
 from coverslip.eval.compare import corrected_t, holm, paired_delong
 from coverslip.eval.conformal import cv_plus_interval, cv_plus_sets, split_conformal
 from coverslip.eval.decision import decision_curve
 from coverslip.eval.fixed_cohort import fixed_cohort
-from coverslip.eval.interval import nadeau_bengio, resampled_weights
+from coverslip.eval.interval import SAME, nadeau_bengio, resampled_weights
 from coverslip.eval.metrics import classification_metrics
 from coverslip.eval.ood import likeness
 from coverslip.eval.reduce import Units
@@ -42,7 +41,7 @@ AUROCS = (0.6, 0.75, 0.9, 0.95, 0.99)
 SCATTER = {"alike": 1.0, "half": 0.5, "twice": 2.0}
 SMALL = [(5, 5), (5, 20), (5, 100), (10, 10), (10, 40), (20, 20), (20, 80), (20, 400), (49, 49), (49, 200)]
 LARGE = [(50, 50), (50, 200), (100, 100), (100, 400), (200, 200), (500, 500)]
-FEATURES, FOLDS = 10, 5
+FEATURES, FOLDS, RESAMPLES = 10, 5, 1000
 Row = dict[str, Any]
 
 
@@ -56,32 +55,39 @@ def auroc_small(runs: int, rng: np.random.Generator) -> Iterator[Row]:
 
 def auroc_large(runs: int, rng: np.random.Generator) -> Iterator[Row]:
     """AUROC of a fixed cohort, from 50 in the smaller class; 1,000 resamples."""
-    # Draws depend on seed and patients alone, not on scores: the same in all cohorts of a size.
-    drawn = cache(lambda m, n: [np.concatenate(list(resampled_weights(np.arange(m + n), _labels(m, n), 1000, 0)))])
-    kept = bootstrap.resampled_weights
     for m, n in LARGE:
-        bootstrap.resampled_weights = lambda *_, m=m, n=n: drawn(m, n)
+        # Draws depend on seed and patients alone, not on scores: the same in all cohorts of a size.
+        drawn = np.concatenate(list(resampled_weights(np.arange(m + n), _labels(m, n), RESAMPLES, 0))).astype(
+            np.float32
+        )
         for name in ("alike", "twice"):
-            yield from (_auroc_cell(m, n, SCATTER[name], auroc, runs, rng, name) for auroc in AUROCS[1:])
-        drawn.cache_clear()
-    bootstrap.resampled_weights = kept
+            yield from (_auroc_cell(m, n, SCATTER[name], auroc, runs, rng, name, drawn=drawn) for auroc in AUROCS[1:])
 
 
 def _auroc_cell(
-    m: int, n: int, scatter: float, auroc: float, runs: int, rng: np.random.Generator, name: str, step: float = 0.0
+    m: int,
+    n: int,
+    scatter: float,
+    auroc: float,
+    runs: int,
+    rng: np.random.Generator,
+    name: str,
+    step: float = 0.0,
+    drawn: ndarray | None = None,
 ) -> Row:
     shift = float(ndtri(auroc)) * np.sqrt(1 + scatter**2)
     truth = _tied_auroc(shift, scatter, step) if step else auroc
     score = np.concatenate([rng.normal(shift, scatter, (runs, m)), rng.normal(0, 1, (runs, n))], axis=1)
     score = np.round(score / step) * step if step else score
     value, low, high, alone = _all_newcombe(score, m)
-    # The few that the product resamples, and some of the others to show that both are the same.
-    positive = _labels(m, n) == 1
     resampled = (min(m, n) >= RESAMPLED_FROM) & (min(m, n) * np.minimum(value, 1 - value) >= MISPLACED_FROM)
-    for i in {*np.flatnonzero(resampled), *range(min(runs, 20))}:
-        found = auroc_interval(positive, score[i], resamples=1000)
-        assert resampled[i] or np.allclose([found.low, found.high], [low[i], high[i]], atol=1e-9)
-        low[i], high[i] = found.low, found.high
+    for i in np.flatnonzero(resampled):
+        assert drawn is not None
+        low[i], high[i] = _bca(score[i], m, drawn)
+    # All of this at once is what the product does one by one.
+    for i in range(min(runs, 20)):
+        found = auroc_interval(_labels(m, n) == 1, score[i], resamples=RESAMPLES)
+        assert np.allclose([found.low, found.high], [low[i], high[i]], atol=1e-9), (found, low[i], high[i])
     return {
         "classes": f"{m} : {n}",
         "scatter": name,
@@ -92,6 +98,25 @@ def _auroc_cell(
         "bca": resampled.mean(),
         "runs": runs,
     }
+
+
+def _bca(score: ndarray, m: int, drawn: ndarray) -> tuple[float, float]:
+    """BCa limits of an AUROC: pairs are ranked once, and a resample counts each as often as both of it were drawn."""
+    n = len(score) - m
+    gap = score[:m, None] - score[None, m:]
+    # Whole and half numbers under 2**24: single precision is exact.
+    order = np.where(gap > 0, 1, np.where(gap == 0, 0.5, 0)).astype(np.float32)
+    v10, v01 = order.mean(axis=1, dtype=np.float64), order.mean(axis=0, dtype=np.float64)
+    value = v10.mean()
+    draws = ((drawn[:, :m] @ order) * drawn[:, m:]).sum(axis=1, dtype=np.float64) / (m * n)
+    below = (draws < value - SAME).mean() + (np.abs(draws - value) <= SAME).mean() / 2
+    bias = ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws)))
+    # Leaving a patient out moves the mean of the others by their distance over one less than all.
+    adds = np.concatenate([(v10 - value) / m, (v01 - value) / n])
+    acceleration = (adds**3).sum() / (6 * (adds**2).sum() ** 1.5)
+    tails = bias + ndtri([0.025, 0.975])
+    low, high = np.quantile(draws, ndtr(bias + tails / (1 - acceleration * tails)))
+    return float(low), float(high)
 
 
 def _all_newcombe(score: ndarray, m: int) -> tuple[ndarray, ndarray, ndarray, tuple[ndarray, ndarray]]:

@@ -237,7 +237,10 @@ class EvaluationSettings(Settings):
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """The share of patients that the prediction sets of `predict` may miss, and of like slides that may be flagged."""
     seed: int = 0
-    """Seed of the resampling and of the inner folds."""
+    """Seed of the resampling, of the inner folds and of the control."""
+    control: Literal[0] | Annotated[int, Field(ge=20)] = 0
+    """Times that everything is trained again with the outcomes dealt to other patients, to see that nothing is found
+    where nothing is; `--control N` sets it. With under 20 no p is below .05. 0: not asked."""
 
 
 class AuditSettings(Settings):

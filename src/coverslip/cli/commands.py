@@ -48,6 +48,14 @@ RayAddress = Annotated[
         help="With --engine ray: the cluster; without it one is started on this machine and ended afterwards.",
     ),
 ]
+Control = Annotated[
+    int,
+    typer.Option(
+        "--control",
+        metavar="N",
+        help="Train all of it N more times (20 or more) with outcomes dealt to other patients: a leak shows there.",
+    ),
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
 
 
@@ -60,8 +68,8 @@ def _progress() -> ConsoleProgress:
     return ConsoleProgress(_stderr)
 
 
-def _study(path: Path, assignments: list[str] | None) -> Study:
-    return load_study(path, assignments or ())
+def _study(path: Path, assignments: list[str] | None, control: int = 0) -> Study:
+    return load_study(path, [*(assignments or ()), *([f"evaluation.control={control}"] if control else [])])
 
 
 def _finish(failed: dict[str, str], *, rest: str = "everything else is finished.") -> int:
@@ -126,6 +134,7 @@ def check(
 def run_study(
     study: StudyFile,
     assignments: Assignments = None,
+    control: Control = 0,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
     verbose: Verbose = False,
@@ -135,7 +144,7 @@ def run_study(
     Finished work is reused where inputs and settings are the same; a slide that fails is named and left out.
     """
     result = _recipe("run").run(
-        _study(study, assignments), engine=engine, ray_address=ray_address, progress=_progress()
+        _study(study, assignments, control), engine=engine, ray_address=ray_address, progress=_progress()
     )
     show_metrics(_stdout, result.metrics)
     _stdout.print(f"report  {result.report}", soft_wrap=True)
@@ -179,13 +188,14 @@ def status(study: StudyFile, assignments: Assignments = None, verbose: Verbose =
 def train(
     study: StudyFile,
     assignments: Assignments = None,
+    control: Control = 0,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
     verbose: Verbose = False,
 ) -> int:
     """From feature files to an evaluated run: folds, training, out-of-fold predictions, metrics. Opens no slide."""
     result = _recipe("train").train_study(
-        _study(study, assignments), engine=engine, ray_address=ray_address, progress=_progress()
+        _study(study, assignments, control), engine=engine, ray_address=ray_address, progress=_progress()
     )
     show_metrics(_stdout, result.metrics)
     _stdout.print(f"run  {result.folder}", soft_wrap=True)

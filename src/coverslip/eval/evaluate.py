@@ -28,7 +28,7 @@ from coverslip.base.errors import TableError
 from coverslip.base.files import finite
 from coverslip.eval.bootstrap import across_folds
 from coverslip.eval.caveats import about_the_data, caveats
-from coverslip.eval.folds import FoldResult, FoldSize, difference, fold_results, mean_sd, over_folds
+from coverslip.eval.folds import FoldResult, FoldSize, difference, fold_results, mean_sd, over_folds, pooled_units
 from coverslip.eval.interval import Interval, percentiles
 from coverslip.eval.kinds import KINDS
 from coverslip.eval.reduce import Rows, Task, UnitLevel, Units, overlapping, read_rows, reduce
@@ -85,7 +85,7 @@ def evaluate(
         raise TableError(f"Predictions: (repeat, fold) {unknown[0]} is not in the split.")
     folds = fold_results(rows, sizes, level, what)
     baseline_folds = fold_results(baseline_rows, sizes, level, what)
-    units = replace(reduce(rows, level), training=_training(rows, sizes))
+    units = pooled_units(rows, sizes, level)
     repeated = overlapping(rows)
 
     primary = over_folds(folds, what)
@@ -147,12 +147,6 @@ def _read(frame: pd.DataFrame, task: Task, *, where: str) -> tuple[Rows, Rows | 
     rows, unlabelled = read_rows(frame[~is_external], task, where=where)
     external, also_unlabelled = read_rows(frame[is_external], task, where=where)
     return rows, external if len(external) else None, unlabelled + also_unlabelled
-
-
-def _training(rows: Rows, sizes: Mapping[tuple[int, int], FoldSize]) -> dict[int, Float[ndarray, "t 2"]]:
-    """What was known of the training units of each stratum of the pooled units, where the sizes say it."""
-    known = {place: sizes[key].training for place, key in enumerate(rows.folds())}
-    return {place: training for place, training in known.items() if training is not None}
 
 
 def _resampled(units: Units, task: Task, resamples: int, seed: int, *, models: str) -> dict[str, Interval]:

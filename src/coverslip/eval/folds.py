@@ -20,7 +20,8 @@ class FoldSize:
     """How many patients (or slides, where that is the level) a fold's model was trained on and tested on.
 
     `train` counts those that moved the weights; tuning patients only stopped the training and are left out, which
-    makes the interval rather wider than too narrow. `training` is, for survival, time and event of each of them.
+    makes the interval rather wider than too narrow. For survival `training` is time and event of each of them, and
+    `cut` the median risk that the fold's model gives them.
     """
 
     fold: int
@@ -28,6 +29,7 @@ class FoldSize:
     test: int
     repeat: int = 0
     training: Float[ndarray, "t 2"] | None = field(default=None, repr=False, compare=False)
+    cut: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,18 @@ def fold_results(
         units = replace(units, training={} if size.training is None else {0: size.training})
         results.append(FoldResult(size, units, KINDS[task.kind].figures(units, task)))
     return results
+
+
+def pooled_units(rows: Rows, sizes: Mapping[tuple[int, int], FoldSize], level: UnitLevel) -> Units:
+    """The units of all folds, each once, with what the sizes say of the training units of each stratum."""
+    units = reduce(rows, level)
+    training = {place: known for place, key in enumerate(rows.folds()) if (known := sizes[key].training) is not None}
+    cut = np.array([sizes[key].cut for key in zip(rows.repeat.tolist(), rows.fold.tolist())], dtype=np.float64)
+    if not len(rows) or np.isnan(cut).any():
+        return replace(units, training=training)
+    # Models have scales of their own: a risk is first set against its own model's, then averaged.
+    over_cut = reduce(replace(rows, p=rows.p[:, :1] - cut[:, None]), level).p[:, 0]
+    return replace(units, training=training, over_cut=over_cut)
 
 
 def over_folds(folds: Sequence[FoldResult], task: Task) -> dict[str, Interval]:

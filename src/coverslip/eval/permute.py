@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.stats import t as student
 
 from coverslip.base.errors import SettingsError
 from coverslip.base.random import stream
+from coverslip.eval.interval import Interval
 from coverslip.eval.logrank import logrank
 
 # With 19 runs the smallest p is exactly .05; one more, and a result can be under it.
@@ -72,23 +74,21 @@ def permuted_outcomes(
         SettingsError: under 20 permutations.
     """
     _enough(num)
-    return _dealt(outcomes, num, seed, within)
+    return (dealt(outcomes, number, seed=seed, within=within) for number in range(num))
 
 
-def _dealt(
-    outcomes: Mapping[str, Outcome], num: int, seed: int, within: Mapping[str, str] | None
-) -> Iterator[dict[str, Outcome]]:
-    patients = sorted(outcomes)
+def dealt(
+    outcomes: Mapping[str, Outcome], number: int, *, seed: int = 0, within: Mapping[str, str] | None = None
+) -> dict[str, Outcome]:
+    """One of the permutations of `permuted_outcomes`, by its number from 0; it depends on seed and number alone."""
     groups: dict[str, list[str]] = {}
-    for patient in patients:
+    for patient in sorted(outcomes):
         groups.setdefault("" if within is None else within[patient], []).append(patient)
-    for number in range(num):
-        rng = stream(seed, "evaluation", "control", number)
-        dealt: dict[str, Outcome] = {}
-        for members in groups.values():
-            for patient, source in zip(members, rng.permutation(len(members))):
-                dealt[patient] = outcomes[members[source]]
-        yield {patient: dealt[patient] for patient in outcomes}
+    rng = stream(seed, "evaluation", "control", number)
+    source: dict[str, str] = {}
+    for members in groups.values():
+        source |= dict(zip(members, (members[place] for place in rng.permutation(len(members)))))
+    return {patient: outcomes[source[patient]] for patient in outcomes}
 
 
 def control(observed: float | None, permuted: Sequence[float | None], *, lower_is_better: bool = False) -> Control:
@@ -134,6 +134,21 @@ def permuted_logrank(
         order = stream(seed, "evaluation", "control", number).permutation(len(time))
         figures.append(logrank(time[order], event[order], grouped(time[order], event[order])).statistic)
     return control(observed, figures)
+
+
+def null_mean(permuted: Sequence[float], *, confidence: float = 0.99) -> Interval:
+    """The mean of the permuted figures, with Student's t for where it would be with very many permutations.
+
+    A pipeline that leaks finds something in permuted outcomes too, and the whole interval lies above chance. Below it
+    the mean may lie without a fault: outcomes that stand in a test fold lack in its training folds.
+    """
+    how = f"mean of permutations, t, {confidence:.0%}"
+    values = np.asarray(permuted, dtype=np.float64)
+    if len(values) < 2 or np.ptp(values) == 0:
+        mean = float(values.mean()) if len(values) else None
+        return Interval(mean, None, None, how, reason="permutations do not differ" if len(values) else "none is known")
+    half = float(student.ppf(0.5 + confidence / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Interval(float(values.mean()), float(values.mean()) - half, float(values.mean()) + half, how)
 
 
 def _enough(num: int) -> None:

@@ -48,7 +48,8 @@ class Units:
 
     `stratum` (n,) numbers the fold that tested each unit: figures that rank compare units of one fold alone, since
     models of different folds have different scales. None: one model, or the mean of all, predicted every unit.
-    `training` is what was known of the training units of each stratum: (n, 2) times and events, for survival alone.
+    For survival alone: `training` is what was known of the training units of each stratum, (n, 2) times and events;
+    `over_cut` (n,) is by how much each unit's risk is over the median risk of its model's training units.
     """
 
     ids: ndarray
@@ -57,12 +58,14 @@ class Units:
     p: Float[ndarray, "n k"]
     stratum: Int[ndarray, n] | None = None
     training: Mapping[int, Float[ndarray, "t 2"]] = field(default_factory=dict)
+    over_cut: Float[ndarray, n] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
 
     def only(self, which: Bool[ndarray, n]) -> Units:
         stratum = None if self.stratum is None else self.stratum[which]
+        over_cut = None if self.over_cut is None else self.over_cut[which]
         return replace(
             self,
             ids=self.ids[which],
@@ -70,6 +73,7 @@ class Units:
             y=self.y[which],
             p=self.p[which],
             stratum=stratum,
+            over_cut=over_cut,
         )
 
     def counts(self, classes: Sequence[str]) -> dict[str, int]:

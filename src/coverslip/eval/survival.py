@@ -38,6 +38,8 @@ _BLOCK = 4_000_000
 _TIE = 1e-8
 _CALIBRATION_TIMES = 3
 _CALIBRATION_GROUPS = 5
+# Times at which those still followed are counted.
+_AT_RISK = 6
 
 
 class Survival(Kind):
@@ -166,28 +168,37 @@ def integrated_brier(
 
 
 def risk_groups(units: Units, risk: Float[ndarray, n]) -> dict[str, Any]:
-    """Survival curves of the half with the higher and the half with the lower risk, cut at the median of each fold, and
-    the log-rank statistic between them.
+    """Survival curves of the units with the higher and with the lower risk, and the log-rank statistic between them.
 
-    Its p is for groups made without the outcome. Out-of-fold groups are nearly that; the models of other folds have
-    seen these patients' outcomes, so it is somewhat too small (the p to trust permutes the whole cross-validation).
+    The cut is the median risk of the training units of each fold, so that no tested unit has a part in it; where that
+    is not known, as of another cohort, it is the median of the tested ones. `z` is the root of the statistic, negative
+    where the higher risk lives longer. There is no p here: groups that cross-validation made were not given beforehand,
+    and the usual p is wrong for them. A control has one (`coverslip.eval.permute`).
     """
     if not len(units):
         return {"groups": [], "logrank": None}
-    high = np.zeros(len(units), dtype=bool)
-    for _, places in units.strata():
-        high[places] = risk[places] > np.median(risk[places])
+    if units.over_cut is not None:
+        high, cut = units.over_cut > 0, "median risk of each fold's training patients"
+    else:
+        high, cut = np.zeros(len(units), dtype=bool), "median of each fold"
+        for _, places in units.strata():
+            high[places] = risk[places] > np.median(risk[places])
     time, event = units.y[:, 0], units.y[:, 1] > 0
+    seen = np.linspace(0, time.max(), _AT_RISK)
     groups = [
         {"name": name, "patients": int(which.sum()), "events": int(event[which].sum()),
-         **_drawn(kaplan_meier(time[which], event[which]), time[which])}
+         **_drawn(kaplan_meier(time[which], event[which]), time[which]),
+         "at_risk": [int((time[which] >= moment).sum()) for moment in seen]}
         for name, which in (("lower risk", ~high), ("higher risk", high))
     ]  # fmt: skip
     test = logrank(time, event, np.where(high, "higher", "lower"))
+    worse = test.statistic is not None and test.observed[0] > test.expected[0]
+    z = None if test.statistic is None else float(np.sqrt(test.statistic)) * (1 if worse else -1)
     return {
         "groups": groups,
-        "cut": "median of each fold",
-        "logrank": {"statistic": test.statistic, "p": test.p, "reason": test.reason},
+        "cut": cut,
+        "at_risk_at": seen.tolist(),
+        "logrank": {"statistic": test.statistic, "z": z, "reason": test.reason},
     }
 
 

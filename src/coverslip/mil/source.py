@@ -121,6 +121,15 @@ class BagSource:
         part._arrange()
         return part
 
+    def with_target(self, target: Target) -> BagSource:
+        """The same bags with other targets, one a slide in this source's order; shares what was read."""
+        assert len(target) == len(self._slides)
+        other = object.__new__(BagSource)
+        other._slides, other._patients, other._slide_target = self._slides, self._patients, target
+        other.bag, other.origin, other._rows = self.bag, self.origin, self._rows
+        other._arrange()
+        return other
+
     def __len__(self) -> int:
         return len(self._bags)
 

@@ -24,6 +24,7 @@ from coverslip.mil import BagSource, SlideModel, Target
 from coverslip.mil.build import check_options, check_task_options
 from coverslip.recipes.audits import audit_run, check_audit
 from coverslip.recipes.clinical import check_covariates
+from coverslip.recipes.control import run_control
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.engine import LOCAL, Engine, open_engine
 from coverslip.recipes.fitting import digest_of, fit_fold
@@ -66,7 +67,7 @@ def train_job(job: Job, *, failed: Mapping[str, str], engine: Engine) -> Tally:
     predictions, baseline = _out_of_fold(job, data)
     predictions = calibrated(nested, predictions, data.split.folds)
     write_table(job.run.predictions, predictions)
-    sizes = [_size(fold, data, job.study.fit.least_tuning) for fold in data.split.folds]
+    sizes = _sizes(job.study, job.run, data)
     result = evaluate(
         predictions,
         baseline,
@@ -85,13 +86,16 @@ def train_job(job: Job, *, failed: Mapping[str, str], engine: Engine) -> Tally:
     write_json(job.run.metrics, metrics)
     collect_tuning(job.run, data.split)
     audit_run(job, data, predictions)
+    run_control(job, data, predictions, sizes, cross_validate, engine)
     return Tally(job.run.folder, failed=data.failed, metrics=metrics)
 
 
 def _forget_results(job: Job, split: Split) -> None:
     """Removes what an earlier run with other settings left, so that no old number stands beside a new one."""
     run = job.run
-    for path in (run.predictions, run.metrics, run.evaluation, run.audit, run.tuning, run.checklists, run.report):
+    for path in (run.predictions, run.metrics, run.evaluation, run.audit, run.tuning):
+        path.unlink(missing_ok=True)
+    for path in (run.control, run.checklists, run.report):
         path.unlink(missing_ok=True)
     shutil.rmtree(run.heatmaps, ignore_errors=True)
     current = {fold.name for fold in split.folds}
@@ -122,6 +126,16 @@ def _out_of_fold(job: Job, data: TrainingData) -> tuple[pd.DataFrame, pd.DataFra
             baseline.append(_labelled(_baseline(spread, data, fold, test), data, fold))
             step.advance(note=fold.name)
     return pd.concat(predictions, ignore_index=True), pd.concat(baseline, ignore_index=True)
+
+
+def cross_validate(study: Study, run: RunFolder, data: TrainingData) -> tuple[pd.DataFrame, list[FoldSize]]:
+    """Out-of-fold predictions of all folds, one after another, and the folds' sizes: what a control repeats."""
+    train, tables = FoldTraining(study, run, data), []
+    for fold in data.split.folds:
+        train(fold)
+        model = SlideModel.load(run.model(fold.name))
+        tables.append(_labelled(model.predict(data.bags.take(fold.test)), data, fold))
+    return pd.concat(tables, ignore_index=True), _sizes(study, run, data)
 
 
 def _labelled(table: pd.DataFrame, data: TrainingData, fold: Fold) -> pd.DataFrame:
@@ -209,14 +223,28 @@ def _known(target: Target) -> np.ndarray:
     return target.y.numpy()
 
 
-def _size(fold: Fold, data: TrainingData, least_tuning: int) -> FoldSize:
-    """How many units of the task's level moved the weights of a fold's model, and how many tested it."""
-    slides, _ = data.learning_sets(fold, least_tuning)
+def _sizes(study: Study, run: RunFolder, data: TrainingData) -> list[FoldSize]:
+    """How many units of the task's level moved the weights of each fold's model, and how many tested it."""
+    sizes = []
+    for fold in data.split.folds:
+        slides, _ = data.learning_sets(fold, study.fit.least_tuning)
+        cut = _middle_risk(run, fold, data, slides) if data.targets.kind == "survival" else None
+        sizes.append(_size(fold, data, slides, cut))
+    return sizes
+
+
+def _middle_risk(run: RunFolder, fold: Fold, data: TrainingData, slides: Sequence[str]) -> float:
+    """The median risk that the fold's model gives its own training units."""
+    risks = SlideModel.load(run.model(fold.name)).predict(data.bags.take(slides))
+    return float(risks.groupby("patient" if data.unit == "patient" else "slide")["risk"].mean().median())
+
+
+def _size(fold: Fold, data: TrainingData, slides: Sequence[str], cut: float | None) -> FoldSize:
     if data.unit == "patient":
         train, test = (len(data.split.patients_of(names)) for names in (slides, fold.test))
     else:
         train, test = len(slides), len(fold.test)
-    return FoldSize(fold.index, train, test, fold.repeat, training=_times(data, slides))
+    return FoldSize(fold.index, train, test, fold.repeat, training=_times(data, slides), cut=cut)
 
 
 def _times(data: TrainingData, slides: Sequence[str]) -> np.ndarray | None:

@@ -86,6 +86,16 @@ class RunFolder:
         return self.folder / "tuning.json"
 
     @property
+    def control(self) -> Path:
+        """What the same pipeline finds where nothing is to be found."""
+        return self.folder / "control.json"
+
+    @property
+    def controls(self) -> Path:
+        """The permutations of the control that are done, a file each."""
+        return self.folder / "control"
+
+    @property
     def checklists(self) -> Path:
         return self.folder / "checklists.json"
 
