@@ -110,6 +110,10 @@ def test_the_difference_is_of_the_same_folds() -> None:
         ("auroc", 0.1, 0.05, 0.2, "Tissue adds to age: auroc +0.10 (+0.05 to +0.20)."),
         ("auroc", 0.1, -0.05, 0.2, "That tissue adds to age is not shown: auroc +0.10 (-0.05 to +0.20)."),
         ("auroc", -0.1, -0.2, -0.05, "Tissue takes away from age: auroc -0.10 (-0.20 to -0.05)."),
+        (
+            *("c_index", 0.007, -0.08, 0.09),
+            "On these folds tissue adds little to age: c_index +0.01 (-0.08 to +0.09); more, or less, is not excluded.",
+        ),
         ("brier", -0.1, -0.2, -0.05, "Tissue adds to age: brier +0.10 (+0.05 to +0.20)."),
         ("auroc", 0.1, None, None, "Tissue changes auroc by +0.10 over age alone; no interval, so nothing is claimed."),
     ],

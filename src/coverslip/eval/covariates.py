@@ -22,6 +22,8 @@ from coverslip.eval.truth import Task
 FORMAT = "coverslip.covariates/1"
 # A difference whose interval lies within this on either side of 0 is called small, on scales from 0 to 1.
 LITTLE = 0.05
+# A mean difference up to this is called small with a doubt, where its interval is wider.
+SMALL = 0.02
 _EDGE = 1e-6
 
 
@@ -152,6 +154,8 @@ def sentence(metric: str, adds: Interval | None, names: Sequence[str]) -> str:
         return f"Tissue takes away from {to}: {said}."
     if adds.low >= -LITTLE and adds.high <= LITTLE:
         return f"Tissue adds little to {to}: {said}."
+    if abs(adds.value) <= SMALL:
+        return f"On these folds tissue adds little to {to}: {said}; more, or less, is not excluded."
     return f"That tissue adds to {to} is not shown: {said}."
 
 
