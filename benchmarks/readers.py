@@ -128,7 +128,12 @@ def with_openslide(work: Work) -> Pass:
         corner = (x * work.downsample, y * work.downsample)
         return np.asarray(slide.read_region(corner, work.level, (work.side, work.side)).convert("RGB"))
 
-    return lambda: batches(work, one)
+    def read() -> Iterator[np.ndarray]:
+        # Each pass begins with an empty cache of the usual size; a few tiles would still be there from the last one.
+        slide.set_cache(openslide.OpenSlideCache(32 << 20))
+        return batches(work, one)
+
+    return read
 
 
 def with_tiffslide(work: Work) -> Pass:

@@ -36,7 +36,7 @@ from coverslip.slide.resample import Region, resample, touched
 PIECE_BYTES = 60 << 20
 _MOST_PIECE_BYTES = 4 * PIECE_BYTES
 # Pieces that a thread decodes in a row: what is done once for all of them costs less.
-_STEPS = 8
+_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Sweep:
         last = min(first + self._run, len(plan.pieces))
         # Nothing is decoded that could only be kept: this waits until the first tile that the job completes has room.
         # Those before it are completed by earlier jobs, so the wait ends. Within the job nothing waits.
-        self._batches.room(int(np.searchsorted(plan.complete, first)))
+        self._batches.room(int(plan.complete.searchsorted(first)))
         starts = plan.starts[first : last + 1].tolist()
         shares = plan.shares[starts[0] : starts[-1]].tolist()
         owed: list[tuple[int, _Owed]] = []
@@ -259,7 +259,7 @@ class Sweep:
 
     def _settled(
         self, arrived: list[int], owed: list[tuple[int, _Owed]], lost: list[tuple[int, _Lost]]
-    ) -> tuple[list[int], list[int]]:
+    ) -> tuple[set[int], list[int]]:
         """Counts what arrived at each place; the tiles that are complete as they are, and, in rising order, those that
         something is left to do for."""
         with self._lock:
@@ -270,11 +270,11 @@ class Sweep:
             missing = self._missing
             for place in arrived:
                 missing[place] -= 1
-            complete = [place for place in dict.fromkeys(arrived) if not missing[place]]
-            unready = [place for place in complete if place in self._owed or place in self._lost]
-        return [place for place in complete if place not in unready], sorted(unready)
+            complete = {place for place in arrived if not missing[place]}
+            unready = {place for place in complete if place in self._owed or place in self._lost}
+        return complete - unready, sorted(unready)
 
-    def _complete(self, ready: list[int], unready: list[int]) -> None:
+    def _complete(self, ready: set[int], unready: list[int]) -> None:
         self._batches.finish(*ready)
         for place in unready:
             image = self._batches.room(place)

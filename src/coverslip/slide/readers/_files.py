@@ -10,8 +10,6 @@ from threading import Lock
 
 from numpy import ndarray
 
-_PREAD = hasattr(os, "pread")
-
 
 class FileBytes:
     """A file that is read by position. Where the system has `pread`, threads do not wait for each other; elsewhere
@@ -30,7 +28,7 @@ class FileBytes:
         """
         if offset < 0 or count < 0 or offset + count > self.size:
             raise EOFError(f"bytes {offset} to {offset + count} lie outside the file of {self.size} bytes")
-        if _PREAD:
+        if hasattr(os, "pread"):
             data = os.pread(self._file.fileno(), count, offset)
             while len(data) < count and (more := os.pread(self._file.fileno(), count - len(data), offset + len(data))):
                 data += more
