@@ -193,7 +193,11 @@ def train(
     ray_address: RayAddress = None,
     verbose: Verbose = False,
 ) -> int:
-    """From feature files to an evaluated run: folds, training, out-of-fold predictions, metrics. Opens no slide."""
+    """From feature files to an evaluated run: folds, training, out-of-fold predictions, metrics. Opens no slide.
+
+    Each fold trains 1 + evaluation.inner_folds models (3 inner ones by default): recalibration and operating points.
+    `--set evaluation.inner_folds=0` leaves them out.
+    """
     result = _recipe("train").train_study(
         _study(study, assignments, control), engine=engine, ray_address=ray_address, progress=_progress()
     )
