@@ -33,7 +33,8 @@ name = "mean"
 [split]
 folds = 3
 [fit]
-fixed_epochs = 4
+fixed_epochs = 6
+batch = 8
 least_tuning = 50
 lr = 1e-2
 [audit]
@@ -141,7 +142,7 @@ def test_a_leak_is_found_in_outcomes_of_other_patients_too(tmp_path: Path, cover
     (tmp_path / "folds").mkdir()
     sets = {"train": [f"s{i:02}a" for i in range(16)], "val": "", "test": [f"s{i:02}b" for i in range(16)]}
     pd.DataFrame(sets).to_csv(tmp_path / "folds" / "splits_0.csv", index=False)
-    leaking = ["--set", "split.file=folds", "--set", "split.allow_leaks=true", "--set", "fit.fixed_epochs=12"]
+    leaking = ["--set", "split.file=folds", "--set", "split.allow_leaks=true", "--set", "fit.fixed_epochs=20"]
     assert coverslip("train", study, "--control", 20, *leaking).code == 0
     control = told(study)
     assert control["above_chance"]

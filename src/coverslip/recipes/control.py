@@ -164,7 +164,6 @@ def _told(observed: Figures, found: Sequence[Figures], task: Task, data: Trainin
         "chance": kind.chance,
         "seed": study.evaluation.seed,
         "dealt": "patients" if data.targets.level == "patient" else "patients with as many slides",
-        "folds": data.split.source,
         "headline": headline.to_json(),
         "null_mean": mean.to_json(),
         "above_chance": above,

@@ -64,6 +64,7 @@ class RunContents:
     metrics: Json | None = None
     evaluation: Json | None = None
     audit: Json | None = None
+    control: Json | None = None
     check: Json | None = None
     outcomes: pd.DataFrame | None = None
     environment: Json | None = None
@@ -137,6 +138,7 @@ def read_contents(folder: Path) -> RunContents:
             files.evaluation, discrimination=list, folds=list, confusion=dict, reliability=dict, sites=list
         ),
         audit=_json(files.audit, leaks=dict, sites=dict, subgroups=dict, slices=dict, warnings=list),
+        control=_json(files.control, headline=dict, null_mean=dict, logrank=dict),
         check=_json(files.check, slides=list),
         outcomes=read_outcomes(files.outcomes) if files.outcomes.is_file() else None,
         environment=_json(files.environment),

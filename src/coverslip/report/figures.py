@@ -94,13 +94,28 @@ def roc(curves: Sequence[Curve], label: str) -> Markup:
     return canvas.svg()
 
 
-def over_time(curves: Sequence[Curve], last: float, label: str) -> Markup:
-    """Shares over time, from 0 to `last`, which x counts in."""
-    canvas, square = Canvas(344, 338, label, "curve"), Square()
+def over_time(
+    curves: Sequence[Curve],
+    last: float,
+    label: str,
+    seen: Sequence[float] = (),
+    at_risk: Sequence[tuple[str, Sequence[int]]] = (),
+) -> Markup:
+    """Shares over time, from 0 to `last`, which x counts in; below, how many of each group (its style, and its counts)
+    were followed at the times `seen`."""
+    canvas, square = Canvas(344, 338 + (20 + 14 * len(at_risk) if seen else 0), label, "curve"), Square()
     square.draw(canvas, f"time, in parts of {last:g}", "free of the event")
     for curve in curves:
         canvas.path([square.at(x, y) for x, y in zip(curve.x, curve.y)], f"curve {curve.style}")
     _legend(canvas, square, [c for c in curves if c.label], above=0.06)
+    if seen:
+        below = square.top + square.side + 50
+        canvas.text((square.left, below), "followed", "tick")
+        for row, (style, counts) in enumerate(at_risk, start=1):
+            y = below + 14 * row
+            canvas.line((square.left - 26, y - 4), (square.left - 12, y - 4), f"curve {style}")
+            for x, n in zip(seen, counts):
+                canvas.text((square.at(x, 0)[0], y), count(n), "tick", "middle")
     return canvas.svg()
 
 

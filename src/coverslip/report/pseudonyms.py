@@ -316,6 +316,7 @@ def _replaced(run: RunContents, names: Pseudonyms) -> RunContents:
         metrics=names.value(run.metrics),
         evaluation=names.value(run.evaluation),
         audit=names.value(run.audit),
+        control=names.value(run.control),
         check=names.value(run.check),
         outcomes=_frame(run.outcomes, names),
         environment=names.value(run.environment),

@@ -123,7 +123,7 @@ def _curves(run: RunContents) -> list[dict[str, Any]]:
 
 
 def _kaplan_meier(run: RunContents) -> list[dict[str, Any]]:
-    """Survival of the halves of higher and lower out-of-fold risk."""
+    """Survival of those of higher and of lower out-of-fold risk."""
     block = dig(run.evaluation, "risk_groups")
     groups = [group for group in dig(block, "groups") or [] if isinstance(group, Mapping) and group.get("time")]
     last = max((group["time"][-1] for group in groups), default=0)
@@ -135,16 +135,18 @@ def _kaplan_meier(run: RunContents) -> list[dict[str, Any]]:
         for time, value in zip(group["time"], group["value"]):
             x, y = [*x, time / last, time / last], [*y, y[-1], value]
         drawn.append(Curve(x, y, hue, f"{group['name']} ({group['events']} of {group['patients']} with the event)"))
-    p = dig(block, "logrank", "p")
-    doubt = "somewhat too small, since the models of other folds have seen these outcomes"
-    test = f"; log-rank p {number(p, 3)}, {doubt}" if is_number(p) else ""
+    # The usual p takes groups for given; that of a control knows that they were made.
+    p = dig(run.control, "logrank", "p") if dig(run.evaluation, "set") != "external" else None
+    test = f"; log-rank p {number(p, 3)} by permuting the whole cross-validation" if is_number(p) else ""
+    seen = [t / last for t in dig(block, "at_risk_at") or []]
+    at_risk = [(hue, group.get("at_risk") or []) for hue, group in zip(("hue0", "hue1"), groups)]
     text = f"Kaplan-Meier curves of {listing([c.label for c in drawn])}, {run.level} level, up to time {last:g}{test}."
     return [
         {
             "title": "Survival by risk",
-            "svg": figures.over_time(drawn, last, text),
-            "caption": f"{run.level.capitalize()} level, Kaplan-Meier curves of the halves of out-of-fold risk, cut at "
-            f"the {dig(block, 'cut')}{test}.",
+            "svg": figures.over_time(drawn, last, text, seen, at_risk),
+            "caption": f"{run.level.capitalize()} level, Kaplan-Meier curves by out-of-fold risk, cut at the "
+            f"{dig(block, 'cut')}; below, how many were still followed{test}.",
         }
     ]
 

@@ -42,6 +42,7 @@ def cautions(run: RunContents) -> list[Caution]:
         *_preflight(run),
         *_told(run),
         *_audited(run),
+        *_controlled(run),
         *_left_out(run),
         *_damaged_tiles(run),
         *_licence(run),
@@ -125,6 +126,19 @@ def _audited(run: RunContents) -> list[Caution]:
         if one.get("gravity") in _ORDER
         else Caution("warn", str(one))
         for one in found
+    ]
+
+
+def _controlled(run: RunContents) -> list[Caution]:
+    if not dig(run.control, "above_chance"):
+        return []
+    return [
+        Caution(
+            "leak",
+            "Outcomes of other patients are found too",
+            str(dig(run.control, "sentence") or ""),
+            fix="Look for patients on both sides of a fold, and for features that were made with the outcomes.",
+        )
     ]
 
 
