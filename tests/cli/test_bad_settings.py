@@ -20,7 +20,7 @@ REFUSED = {
     "aggregator.name=abml": ["no aggregator 'abml'", "Did you mean 'abmil'?"],
     "aggregator.options.gatd=true": ["no option 'gatd'", "Did you mean 'gated'?"],
     "aggregator.options.gated=3": ["aggregator.options.gated = 3", "bool"],
-    "task.kind=survivl": ("survivl", "survival"),
+    "task.kind=survivl": ["survivl", "survival"],
     "tissue.method=otzu": ["'otzu'", "Did you mean 'otsu'?"],
     "slides.reader=opnslide": ["'opnslide'", "Did you mean 'openslide'?"],
     "heatmaps.method=atention": ["'atention'", "Did you mean 'attention'?"],
