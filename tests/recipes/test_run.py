@@ -67,7 +67,8 @@ def test_the_metrics_are_those_of_the_interface(finished: Path) -> None:
 
 def test_every_slide_is_predicted_once_by_a_model_that_did_not_see_it(finished: Path) -> None:
     predictions = pd.read_csv(finished / "run" / "predictions.csv")
-    assert list(predictions) == ["slide", "patient", "fold", "repeat", "set", "lesion", "p_0", "p_1"]
+    calibrated = ["calibrated_0", "calibrated_1"]
+    assert list(predictions) == ["slide", "patient", "fold", "repeat", "set", "lesion", "p_0", "p_1", *calibrated]
     assert sorted(predictions["slide"]) == GOOD
     assert set(predictions["set"]) == {"test"}
     assert ((predictions["p_0"] + predictions["p_1"] - 1).abs() < 1e-6).all()

@@ -17,8 +17,11 @@ from coverslip.base.files import write_json
 from coverslip.base.study import Study
 from coverslip.cohort import Fold, Split
 from coverslip.eval import evaluate
+from coverslip.eval.covariates import added_value
 from coverslip.eval.evaluate import FoldSize
+from coverslip.eval.learnt import before_and_after, learn, with_calibrated
 from coverslip.eval.permute import control, null_mean
+from coverslip.eval.truth import Task
 from coverslip.store.environment import describe_environment
 from coverslip.store.run import RunFolder, save_settings
 from coverslip.store.tables import OutcomeLog, write_table
@@ -242,8 +245,18 @@ def _write_evaluation(
         "text": f"tile-level AUROC 0.93 (95% 0.88 to 0.97), mean of {len(lesions)} annotated slides; the highest tile "
         f"touches the region in {len(lesions) - 1} of {len(lesions)}",
     }
-    write_json(files.metrics, {**result.metrics, "localisation": localisation})
-    write_json(files.evaluation, result.curves)
+    task = Task("classification", "lesion", ("0", "1"))
+    learnt = learn(task, np.zeros(0, np.int64), np.zeros((0, 2)))
+    corrected = before_and_after(with_calibrated(predictions, learnt, task), task, "patient")
+    added = {"names": ["age"], "sizes": sizes, "task": task, "level": "patient"}
+    figures = {
+        "localisation": localisation,
+        "inner": {"folds": 3, "without": {}},
+        "operating_points": {"points": [], "reason": "no inner folds"},
+        "covariates": added_value(predictions, baseline, predictions, **added),
+    }
+    write_json(files.metrics, {**result.metrics, **figures})
+    write_json(files.evaluation, {**result.curves, "recalibration": {"folds": [], **corrected}})
 
 
 def _write_check(files: RunFolder, cohort: pd.DataFrame) -> None:

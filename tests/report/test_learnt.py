@@ -61,7 +61,9 @@ def test_calibration_before_and_after_and_the_thresholds_stand_together(
     assert "fold1: too few patients" in said
 
 
-def test_a_run_without_either_says_why(copy_of: Callable[..., Path]) -> None:
+def test_a_run_without_either_says_why(copy_of: Callable[..., Path], edit: Callable[..., Any]) -> None:
     folder = copy_of()
+    edit(folder / "metrics.json", lambda metrics: metrics.update(covariates=None, operating_points=None))
+    edit(folder / "evaluation.json", lambda curves: curves.update(recalibration=None))
     assert "names no covariates" in _section(folder, "covariates")
     assert "evaluation.inner_folds" in _section(folder, "thresholds")
