@@ -39,6 +39,11 @@ def test_one_damaged_tile_is_flagged_and_harms_no_other() -> None:
     assert (batches[0].images[3] == 0).all() and (batches[0].images[4] == 4).all()
 
 
+def test_a_batch_far_larger_than_all_tiles_takes_no_more_memory_than_they_do() -> None:
+    (only,) = read_batches(tile, 5, side_px=4, batch=1 << 50, threads=2)
+    assert only.images.shape == (5, 4, 4, 3)
+
+
 def test_a_mistake_of_ours_is_not_swallowed() -> None:
     def read(index: int) -> np.ndarray:
         raise AssertionError("an invariant is broken")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coverslip.slide.batches import read_batches
+from coverslip.slide.batches import OPEN_BYTES, OpenBatches, read_batches
 from coverslip.slide.memory import Rooms, shared_rooms
 
 VIEWS: dict[str, Callable[[np.ndarray], object]] = {
@@ -60,6 +60,13 @@ def test_no_more_rooms_wait_than_allowed() -> None:
     taken = [rooms.take() for _ in range(9)]
     del taken
     assert len(rooms._idle) == 2
+
+
+def test_batches_wait_in_no_more_memory_than_open_ones_take() -> None:
+    for side_px, batch in ((224, 64), (512, 64), (2048, 8), (4, 8)):
+        rooms = OpenBatches(np.arange(1000), side_px=side_px, batch=batch)._rooms
+        assert rooms._most * side_px * side_px * 3 * batch <= OPEN_BYTES
+        assert rooms._most > 0 or side_px * side_px * 3 * batch > OPEN_BYTES
 
 
 def test_another_size_lets_the_rooms_of_the_last_one_go() -> None:

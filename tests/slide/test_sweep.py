@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from coverslip.base.geometry import Size, Tiles, TileSpec
 from coverslip.slide import Slide
+from coverslip.slide import batches as batching
 from coverslip.slide import sweep as sweeping
 from coverslip.slide.batches import OPEN_BYTES
 from coverslip.slide.reader import Grid
@@ -181,6 +182,31 @@ def test_the_sweep_equals_reading_each_tile_alone(slide: Slide, data: st.DataObj
     tiles = tiles_at(slide, xy, size_px=data.draw(st.integers(1, 90)), span=span)
     batch, threads = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 4))
     assert_equal_to_reading_alone(slide, tiles, batch=batch, threads=threads)
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 999))
+def test_threads_that_dawdle_and_a_slow_caller_never_wait_for_each_other_for_ever(slide: Slide, seed: int) -> None:
+    """Many tiles in random order, more pieces a job than open batches can take, delays anywhere."""
+    rng = np.random.default_rng(seed)
+    reader, real = slide._handle, slide._handle.piece
+    pauses = rng.exponential(0.0005, 1000)
+
+    def piece(level: int, index: int, **options: Any) -> np.ndarray:
+        time.sleep(pauses[index])
+        return real(level, index, **options)
+
+    side = int(rng.integers(20, 150))
+    xy = np.stack([rng.integers(0, end - side + 1, 120) for end in slide.size], axis=1)
+    tiles = tiles_at(slide, xy, size_px=side, span=float(side))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "piece", piece)
+        patch.setattr(batching, "_MOST_OPEN", int(rng.integers(1, 4)))
+        seen = 0
+        for batch in slide.tiles(tiles, batch=int(rng.integers(1, 5)), threads=int(rng.integers(1, 7))):
+            seen += len(batch)
+            time.sleep(rng.exponential(0.0005))
+    assert seen == len(tiles)
 
 
 def test_each_piece_is_decoded_once_and_in_the_order_of_the_file(slide: Slide, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,9 +54,10 @@ class OpenBatches:
 
     def __init__(self, order: Int64[ndarray, n], *, side_px: int, batch: int) -> None:
         self._order, self._side_px, self._batch = order, side_px, batch
-        self._most_open = max(1, min(_MOST_OPEN, OPEN_BYTES // (batch * side_px * side_px * 3)))
-        # The caller works on one more, and another may be on its way to him.
-        self._rooms = shared_rooms(batch * side_px * side_px * 3, self._most_open + 2)
+        num_bytes = max(1, min(batch, len(order))) * side_px * side_px * 3
+        self._most_open = max(1, min(_MOST_OPEN, OPEN_BYTES // num_bytes))
+        # Batches that are done with may wait for their next use, in no more memory than the open ones.
+        self._rooms = shared_rooms(num_bytes, min(_MOST_OPEN, OPEN_BYTES // num_bytes))
         self._open: dict[int, _Filling] = {}
         self._delivered = 0
         self._failure: BaseException | None = None
