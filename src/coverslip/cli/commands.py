@@ -49,9 +49,10 @@ RayAddress = Annotated[
     ),
 ]
 Control = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--control",
+        min=20,
         metavar="N",
         help="Train all of it N more times (20 or more) with outcomes dealt to other patients: a leak shows there.",
     ),
@@ -68,7 +69,7 @@ def _progress() -> ConsoleProgress:
     return ConsoleProgress(_stderr)
 
 
-def _study(path: Path, assignments: list[str] | None, control: int = 0) -> Study:
+def _study(path: Path, assignments: list[str] | None, control: int | None = None) -> Study:
     return load_study(path, [*(assignments or ()), *([f"evaluation.control={control}"] if control else [])])
 
 
@@ -134,7 +135,7 @@ def check(
 def run_study(
     study: StudyFile,
     assignments: Assignments = None,
-    control: Control = 0,
+    control: Control = None,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
     verbose: Verbose = False,
@@ -188,7 +189,7 @@ def status(study: StudyFile, assignments: Assignments = None, verbose: Verbose =
 def train(
     study: StudyFile,
     assignments: Assignments = None,
-    control: Control = 0,
+    control: Control = None,
     engine: EngineName = "local",
     ray_address: RayAddress = None,
     verbose: Verbose = False,
