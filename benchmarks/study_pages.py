@@ -241,9 +241,9 @@ def _adds(found: Json) -> str:
     if found["low"] is not None and found["low"] > 0:
         return "Beside age and stage the tissue tells something of its own."
     return (
-        "**The tissue adds little.** Beside age and stage, which every patient's record has, what this model sees "
-        "in the "
-        "slide is not shown to tell more of survival. A c-index of the tissue alone says nothing about its use."
+        f"**The tissue adds little here**: {signed(found)} beside age and stage, which every patient's record has. That is "
+        "what was measured and no proof of nothing: with so few deaths the interval leaves room on both sides. A c-index "
+        "of the tissue alone says nothing of what it adds."
     )
 
 
@@ -329,7 +329,7 @@ def _lines(folder: Path) -> list[list[str]]:
             lines.append(
                 [
                     told[run],
-                    metric.replace("_", "-"),
+                    METRICS.get(metric, metric),
                     figure(found["primary"][metric]),
                     figure(found["baseline"][metric]),
                 ]
