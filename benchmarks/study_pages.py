@@ -96,8 +96,8 @@ def _text(parts: Sequence[str]) -> str:
 def _counts(metrics: Json) -> str:
     counts = metrics["counts"]
     groups = next((value for key, value in counts.items() if key not in ("patients", "slides")), {})
-    said = ", ".join(f"{n} {name}" for name, n in groups.items())
-    return f"{counts['slides']} slides of {counts['patients']} patients ({metrics['level']}s: {said})"
+    said = ", ".join(f"{name} {n}" for name, n in groups.items())
+    return f"{counts['slides']} slides of {counts['patients']} patients ({metrics['level']}s by outcome: {said})"
 
 
 def _page(title: str, name: str, parts: Sequence[str], folders: Sequence[Path]) -> str:
@@ -241,9 +241,9 @@ def _adds(found: Json) -> str:
     if found["low"] is not None and found["low"] > 0:
         return "Beside age and stage the tissue tells something of its own."
     return (
-        f"**The tissue adds little here**: {signed(found)} beside age and stage, which every patient's record has. That is "
-        "what was measured and no proof of nothing: with so few deaths the interval leaves room on both sides. A c-index "
-        "of the tissue alone says nothing of what it adds."
+        f"**The tissue adds little here**: {signed(found)} beside age and stage, which every patient's record has. That "
+        "is what was measured and no proof of nothing: with so few deaths the interval leaves room on both sides. A "
+        "c-index of the tissue alone says nothing of what it adds."
     )
 
 
