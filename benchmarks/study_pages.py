@@ -241,7 +241,7 @@ def _adds(found: Json) -> str:
     if found["low"] is not None and found["low"] > 0:
         return "Beside age and stage the tissue tells something of its own."
     return (
-        f"**The tissue adds little here**: {signed(found)} beside age and stage, which every patient's record has. That "
+        f"**The tissue adds little here**: {signed(found)} beside age and stage, which every record has. That "
         "is what was measured and no proof of nothing: with so few deaths the interval leaves room on both sides. A "
         "c-index of the tissue alone says nothing of what it adds."
     )
