@@ -134,9 +134,7 @@ def test_wrong_outcomes_are_refused_with_their_row(load: Any, rows: tuple[str, .
 
 
 def test_a_patient_who_dies_twice_is_named(load: Any) -> None:
-    with pytest.raises(
-        TableError, match=r"'p' has two outcomes.*'10, event' \(row 2\) and '20, event' \(row 3\)"
-    ):
+    with pytest.raises(TableError, match=r"'p' has two outcomes.*'10, event' \(row 2\) and '20, event' \(row 3\)"):
         make_targets(load("days,dead", "10,1", "20,1", "20,0", patients="p p q"), SURVIVAL)
 
 
