@@ -20,7 +20,7 @@ def test_a_run_is_audited_and_the_report_shows_it(finished: Path) -> None:
     assert audit["collapse"]["accuracy"] is not None
     assert audit["pretraining"]["seen"] == []  # the texture descriptor has learnt from nothing
     assert audit["subgroups"]["overall"]["value"] is not None
-    assert "Nobody asked" not in (finished / "run" / "report.html").read_text()
+    assert "Nobody asked: the run" not in (finished / "run" / "report.html").read_text()
 
 
 def test_features_under_another_name_are_told_as_a_leak(cohort: Path, coverslip: Callable[..., Any]) -> None:
