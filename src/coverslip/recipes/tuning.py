@@ -23,9 +23,9 @@ from coverslip.base.settings import parse
 from coverslip.base.study import Study
 from coverslip.cohort import Fold, Split, inner_folds
 from coverslip.eval.concordance import Concordance
-from coverslip.mil import fit_bags, make_task
 from coverslip.mil.build import check_options
 from coverslip.recipes.audits import tested_rows
+from coverslip.recipes.fitting import fit_fold
 from coverslip.recipes.training_data import TrainingData
 from coverslip.store import RunFolder
 
@@ -132,22 +132,7 @@ def collect_tuning(run: RunFolder, split: Split) -> None:
 
 def _score(study: Study, data: TrainingData, inner: Fold) -> float:
     """How a candidate that learnt from an inner fold ranks its test patients; NaN where there is no pair."""
-    train, tune = data.learning_sets(inner, study.fit.least_tuning)
-    fit = study.fit if tune else study.fit.model_copy(update={"epochs": study.fit.fixed_epochs})
-    model = fit_bags(
-        data.bags.take(train),
-        data.bags.take(tune) if tune else None,
-        make_task(
-            study.task.kind,
-            classes=data.targets.classes,
-            grid=data.targets.grid,
-            weights=study.fit.class_weights,
-            options=study.task.options,
-        ),
-        study.aggregator,
-        fit,
-        column=data.targets.column,
-    )
+    model = fit_fold(study, data, inner)
     return _concordance(model.predict(data.bags.take(inner.test)), data)
 
 
