@@ -14,10 +14,11 @@ from torch import nn
 from coverslip.base.errors import CoverslipError, FeatureError
 from coverslip.base.registry import AGGREGATORS, Entry
 from coverslip.base.study import AggregatorSettings, FitSettings
-from coverslip.mil import BagSource, SlideModel, Target, fit_bags
+from coverslip.mil import Bags, BagSource, LabelledBags, LearningSet, SlideModel, Target, fit_bags
 from coverslip.mil.fit import CHECKPOINT, PatientLosses
 from coverslip.mil.methods.abmil import Abmil
-from coverslip.mil.supervised import Supervised
+from coverslip.mil.supervised import Supervised, task_loss
+from coverslip.mil.target import Mixture
 from coverslip.mil.tasks.classification import Classification
 from coverslip.mil.tasks.contract import Task
 from coverslip.store import Features
@@ -210,7 +211,7 @@ class OwnObjective(Supervised):
 
 
 class OwnWay(Abmil):
-    def objective(self, network: nn.Module, task: Task) -> Objective:
+    def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective:
         return OwnObjective(network, task)
 
 
@@ -230,3 +231,13 @@ def test_half_the_data_in_bfloat16_still_learns(source: BagSource, quick: FitSet
     settings = quick.model_copy(update={"precision": "bf16", "epochs": 10})
     history = fit_bags(source, None, task(), "abmil", settings).card.training["history"]
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_a_mixed_bag_is_worth_its_shares_of_two_targets() -> None:
+    logits = torch.tensor([[2.0, -1.0], [0.5, 0.0]])
+    own, other = Target(torch.tensor([0, 1])), Target(torch.tensor([1, 1]))
+    bags = Bags(torch.zeros(2, 1), torch.tensor([0, 1, 2]), None, ("a", "b"))
+    mixed = LabelledBags(bags, own, Mixture(other, torch.tensor([0.25, 1.0])))
+    each = -logits.log_softmax(1)
+    expected = (0.25 * each[0, 0] + 0.75 * each[0, 1] + each[1, 1]) / 2
+    assert torch.allclose(task_loss(task(), logits, mixed), expected)

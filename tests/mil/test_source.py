@@ -181,3 +181,14 @@ def test_a_mapped_file_is_not_read_whole_for_a_few_rows(tmp_path: Path) -> None:
     part = source.bags([0], max_rows=3)
     assert part.x.shape == (3, 4)
     assert part.x.is_contiguous()
+
+
+def test_rows_keep_their_keys_whatever_is_drawn(source: BagSource) -> None:
+    part = source.take(["s003", "s007"])
+    whole = part.bags([0, 1])
+    assert whole.keys is not None
+    assert whole.keys.tolist() == list(range(sum(part.lengths)))
+    drawn = part.bags([1, 0], max_rows=4)
+    assert drawn.keys is not None
+    assert torch.equal(drawn.x, whole.x[drawn.keys])
+    assert torch.equal(drawn.take(drawn.keys % 2 == 0).keys, drawn.keys[drawn.keys % 2 == 0])

@@ -1,6 +1,6 @@
 """Floor 8: bags of tiles to slide-level predictions. One method a file in `methods/`, one task a file in `tasks/`."""
 
-from coverslip.mil.bags import Aggregator, BagOutput, Bags, pack
+from coverslip.mil.bags import Aggregator, BagOutput, Bags, LearningSet, StagedAggregator, pack
 from coverslip.mil.build import build_aggregator, build_task, make_task
 from coverslip.mil.fit import fit_bags
 from coverslip.mil.model import SlideModel
@@ -15,7 +15,9 @@ __all__ = [
     "Bags",
     "FeatureOrigin",
     "LabelledBags",
+    "LearningSet",
     "SlideModel",
+    "StagedAggregator",
     "Target",
     "build_aggregator",
     "build_task",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from coverslip.base.errors import SettingsError
 from coverslip.base.registry import AGGREGATORS, TASKS, Registry, suggest
@@ -75,19 +75,44 @@ def _check(
     registry: Registry, name: str, options: Mapping[str, Any], section: str, *, given: Sequence[str] = ()
 ) -> None:
     """Refuses options that a plug-in does not have; those `given` come from elsewhere."""
-    build = registry.load(name)
-    parameters = inspect.signature(build).parameters.values()
-    accepted = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in given]
-    hints = get_type_hints(build.__init__ if inspect.isclass(build) else build)
+    accepted = _accepted(registry, name, options, given)
     for key, value in options.items():
         if key not in accepted:
-            fix = suggest(key, accepted) if accepted else "It has none."
+            fix = suggest(key, list(accepted)) if accepted else "It has none."
             raise SettingsError(f"{section}: {name} has no option {key!r}.", fix=fix)
-        kinds = get_args(hints.get(key)) or (hints.get(key, object),)
-        if float in kinds:
-            kinds = (*kinds, int)
-        # True is an int to Python, but not to anyone who writes hidden = true.
-        fits = isinstance(value, bool) if bool in kinds else isinstance(value, kinds) and not isinstance(value, bool)
-        if not fits:
-            names = " or ".join(kind.__name__ for kind in kinds if kind is not type(None))
-            raise SettingsError(f"{section}.{key} = {value!r}: {name} takes {names}.")
+        if not _fits(value, accepted[key]):
+            raise SettingsError(f"{section}.{key} = {value!r}: {name} takes {_words(accepted[key])}.")
+
+
+def _accepted(registry: Registry, name: str, options: Mapping[str, Any], given: Sequence[str]) -> dict[str, Any]:
+    """The options of a plug-in and their types; one that passes others on to its `host` has the host's as well."""
+    build = registry.load(name)
+    parameters = inspect.signature(build).parameters.values()
+    hints = get_type_hints(build.__init__ if inspect.isclass(build) else build)
+    own = {p.name: hints.get(p.name, object) for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return own
+    default = inspect.signature(build).parameters["host"].default
+    host = options.get("host", default)
+    if not _fits(host, own["host"]) or host == name:
+        return own
+    return {**_accepted(registry, host, {}, given), **own}
+
+
+def _fits(value: object, hint: Any) -> bool:
+    parts = get_args(hint) or (hint,)
+    if get_origin(hint) is Literal:
+        return any(value == part and type(value) is type(part) for part in parts)
+    if get_origin(hint) is not None:
+        return any(_fits(value, part) for part in parts)
+    # True is an int to Python, but not to anyone who writes hidden = true.
+    if isinstance(value, bool):
+        return hint is bool or hint is object
+    return isinstance(value, (float, int) if hint is float else hint)
+
+
+def _words(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(part) for part in get_args(hint))
+    parts = [part for part in get_args(hint) or (hint,) if part is not type(None)]
+    return " or ".join(_words(part) if get_args(part) else part.__name__ for part in parts)

@@ -15,6 +15,7 @@ from coverslip.base.fingerprint import digest
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.random import stream_seed
 from coverslip.base.study import AggregatorSettings, FitSettings
+from coverslip.mil.bags import LearningSet
 from coverslip.mil.model import ModelCard, SlideModel
 from coverslip.mil.source import BagBatches, BagSource, LabelledBags
 from coverslip.mil.supervised import Supervised
@@ -56,19 +57,22 @@ def fit_bags(
         CoverslipError: the loss is not a finite number.
         KeyboardInterrupt: Ctrl-C, after the checkpoint is written.
     """
-    settings = _with_enough_bags(sized(settings or FitSettings(), len(train)), settings, task, len(train))
-    assert settings.batch is not None
+    given = settings or FitSettings()
     if isinstance(aggregator, str):
         aggregator = AggregatorSettings(name=aggregator)
     assert train.target is not None
     task.fit_target(train.target, list(train.patients))
-    model = _build(train, task, aggregator, settings, column)
+    model = _build(train, task, aggregator, given.seed, column)
+    settings = _with_enough_bags(sized(given, len(train)), given, model, len(train))
+    assert settings.batch is not None
+    model.card.training["settings"] = settings.model_dump()
     for source in (train, tune):
         if source is not None:
             model.require_fit(source)
     if settings.standardise:
         model.standardise.set(*train.moments())
-    objective = model.aggregator.objective(model, model.task) or Supervised(model, model.task)
+    learns = LearningSet(len(train), sum(train.lengths), train.target)
+    objective = model.aggregator.objective(model, model.task, learns) or Supervised(model, model.task)
     batches = BagBatches(train, size=settings.batch, seed=settings.seed, max_rows=settings.max_rows)
     fabric = make_fabric(settings)
     checkpoint = None if folder is None else Path(folder) / CHECKPOINT
@@ -127,28 +131,28 @@ class PatientLosses:
         return LabelledBags(self._source.bags(run), self._source.target.take(torch.tensor(run))).to(self._device)
 
 
-def _with_enough_bags(sized: FitSettings, given: FitSettings | None, task: Task, num_bags: int) -> FitSettings:
-    """The settings with as many bags a step as the task's loss compares; a batch that was asked for is not changed.
+def _with_enough_bags(sized: FitSettings, given: FitSettings, model: SlideModel, num_bags: int) -> FitSettings:
+    """The settings with as many bags a step as task and method compare; a batch that was asked for is not changed.
 
     Raises:
         SettingsError: the batch that was asked for is smaller.
     """
-    least = min(task.least_batch, num_bags)
+    needs = {model.task.kind: model.task.least_batch, model.card.method: model.aggregator.least_bags}
+    who = max(needs, key=needs.__getitem__)
+    least = min(needs[who], num_bags)
     assert sized.batch is not None
     if sized.batch >= least:
         return sized
-    if given is not None and given.batch is not None:
+    if given.batch is not None:
         raise SettingsError(
-            f"fit.batch = {given.batch}: {task.kind} compares the bags of one step, and needs {least} or more.",
-            fix=f"Set fit.batch = {least} or leave it out (fit.max_rows bounds the memory), or take a kind of task "
-            "that learns from single bags: `coverslip list tasks`.",
+            f"fit.batch = {given.batch}: {who} compares the bags of one step, and needs {least} or more.",
+            fix=f"Set fit.batch = {least} or leave it out (fit.max_rows bounds the memory), or choose another: "
+            "`coverslip list tasks`, `coverslip list aggregators`.",
         )
     return sized.model_copy(update={"batch": least})
 
 
-def _build(
-    train: BagSource, task: Task, aggregator: AggregatorSettings, settings: FitSettings, column: str
-) -> SlideModel:
+def _build(train: BagSource, task: Task, aggregator: AggregatorSettings, seed: int, column: str) -> SlideModel:
     card = ModelCard(
         method=aggregator.name,
         options=dict(aggregator.options),
@@ -158,7 +162,6 @@ def _build(
         bag=train.bag,
         column=column,
         training={
-            "settings": settings.model_dump(),
             "patients": len(set(train.patients)),
             "slides": sum(map(len, train.slides)),
             "rows": sum(train.lengths),
@@ -166,7 +169,7 @@ def _build(
     )
     # The weights depend on the seed alone, and the caller's random state is left as it was.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(settings.seed, "weights"))
+        torch.manual_seed(stream_seed(seed, "weights"))
         model = SlideModel(card)
     model.task.load_state_dict(task.state_dict())
     return model

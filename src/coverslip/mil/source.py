@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from coverslip.base.random import stream
 from coverslip.mil.bags import Bags
 from coverslip.mil.origin import FeatureOrigin
 from coverslip.mil.rows import Moments, Rows
-from coverslip.mil.target import Target
+from coverslip.mil.target import Mixture, Target
 from coverslip.store import Features
 
 BagKind = Literal["slide", "patient"]
@@ -27,14 +28,16 @@ SLIDE_GAP_UM = 10_000.0
 
 @dataclass(frozen=True)
 class LabelledBags:
-    """Bags and what is known of them: one batch."""
+    """Bags and what is known of them: one batch. `mixture` is there where bags were mixed of two each."""
 
     bags: Bags
     target: Target
+    mixture: Mixture | None = None
 
     def to(self, device: torch.device | str) -> LabelledBags:
         """The same batch on a device."""
-        return LabelledBags(self.bags.to(device), self.target.to(device))
+        mixture = None if self.mixture is None else self.mixture.to(device)
+        return LabelledBags(self.bags.to(device), self.target.to(device), mixture)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,8 @@ class BagSource:
         for place, features in enumerate(self._slides):
             name = features.slide if self.bag == "slide" else self._patients[features.slide]
             groups.setdefault(name, []).append(place)
+        lengths = [len(features) for features in self._slides]
+        self._first_keys = [0, *accumulate(lengths)]
         self._bags = tuple(
             _Bag(name, self._patients[self._slides[places[0]].slide], tuple(places)) for name, places in groups.items()
         )
@@ -182,11 +187,13 @@ class BagSource:
         """
         rows: list[Tensor] = []
         positions: list[Tensor | None] = []
+        keys: list[Tensor] = []
         lengths: list[int] = []
         for place in index:
-            x, xy_um = self._bag(self._bags[place], max_rows, draw)
+            x, xy_um, own_keys = self._bag(self._bags[place], max_rows, draw)
             rows += x
             positions += xy_um
+            keys += own_keys
             lengths.append(sum(map(len, x)))
         known = [p for p in positions if p is not None]
         offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64)
@@ -196,15 +203,16 @@ class BagSource:
             offsets,
             torch.cat(known) if len(known) == len(positions) else None,
             tuple(self._bags[place].name for place in index),
+            torch.cat(keys),
         )
 
     def _bag(
         self, bag: _Bag, max_rows: int | None, draw: tuple[str | int, ...]
-    ) -> tuple[list[Tensor], list[Tensor | None]]:
+    ) -> tuple[list[Tensor], list[Tensor | None], list[Tensor]]:
         slides = [self._slides[i] for i in bag.places]
         keep = _kept_rows([len(f) for f in slides], max_rows, draw, bag.name)
-        rows, positions, edge = [], [], 0.0
-        for features, kept in zip(slides, keep):
+        rows, positions, keys, edge = [], [], [], 0.0
+        for place, features, kept in zip(bag.places, slides, keep):
             if kept is not None and len(kept) == 0:
                 continue
             rows.append(self._rows.of(features, kept))
@@ -212,8 +220,9 @@ class BagSource:
             if xy_um is not None and len(slides) > 1:
                 xy_um = xy_um + torch.tensor([edge, 0.0])
             positions.append(xy_um)
+            keys.append(self._first_keys[place] + (torch.arange(len(features)) if kept is None else kept))
             edge += (self._rows.right_edge(features) or 0.0) + SLIDE_GAP_UM
-        return rows, positions
+        return rows, positions, keys
 
     def chunks(self, max_rows: int = 65_536) -> Iterator[list[int]]:
         """All bags in order, in runs of at most about `max_rows` rows: what fits into one forward pass."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from coverslip.mil.source import LabelledBags
 from coverslip.mil.tasks.contract import Task, weighted_mean
@@ -23,5 +25,15 @@ class Supervised(Objective):
 
     def forward(self, batch: LabelledBags, progress: float) -> StepOutput:
         output = self._network(batch.bags, batch.target)
-        parts = {"task": weighted_mean(*self.task.loss(output.logits, batch.target)), **output.losses}
+        parts = {"task": task_loss(self.task, output.logits, batch), **output.losses}
         return StepOutput(sum(parts.values()), parts, output)
+
+
+def task_loss(task: Task, logits: Float[Tensor, "b k"], batch: LabelledBags) -> Float[Tensor, ""]:
+    """The task's loss of a batch; a mixed bag's is that of its two targets by their shares."""
+    own, weight = task.loss(logits, batch.target)
+    if batch.mixture is None:
+        return weighted_mean(own, weight)
+    other, other_weight = task.loss(logits, batch.mixture.other)
+    share = batch.mixture.share.to(own.dtype)
+    return weighted_mean(torch.cat([own, other]), torch.cat([share * weight, (1 - share) * other_weight]))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
@@ -48,3 +48,15 @@ class Target:
             None if self.known is None else change(self.known),
             None if self.event is None else change(self.event),
         )
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What mixed bags hold besides their own: bag b is `share[b]` of its own target and 1 - share[b] of `other`."""
+
+    other: Target
+    share: Float[Tensor, b]
+
+    def to(self, device: torch.device | str) -> Mixture:
+        """The same on a device."""
+        return Mixture(self.other.to(device), self.share.to(device, non_blocking=True))

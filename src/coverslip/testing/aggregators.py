@@ -8,13 +8,33 @@ def test_my_method_keeps_the_contract():
 
 from __future__ import annotations
 
+import math
+import signal
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from coverslip.base.registry import AGGREGATORS
-from coverslip.mil import Aggregator, BagOutput, Bags, Target, build_aggregator, pack
+from coverslip.base.study import FitSettings
+from coverslip.mil import (
+    Aggregator,
+    BagOutput,
+    Bags,
+    FeatureOrigin,
+    LabelledBags,
+    SlideModel,
+    Target,
+    build_aggregator,
+    pack,
+)
+from coverslip.mil.bags import LearningSet
+from coverslip.mil.model import ModelCard
+from coverslip.mil.supervised import Supervised
+from coverslip.train import Objective, fit
 
 DIM = 12
 LENGTHS = (1, 2, 9, 40)
@@ -31,19 +51,21 @@ def check_aggregator(name: str, **options: Any) -> None:
     _check_packing(method)
     _check_order(method)
     _check_equal_rows(method)
-    _check_learning(method)
     _check_gradients(method)
     _check_half_precision(_build(name, 3, options))
+    _check_learning(_model(name, options))
+    _check_resume(name, options)
+    _check_half_precision_step(name, options)
 
 
 def example_bags(lengths: tuple[int, ...] = LENGTHS, *, seed: int = 0) -> Bags:
-    """Bags of standard normal rows in float64 with positions on a grid."""
+    """Bags of standard normal rows in float64 with positions on a grid and keys from 0."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(sum(lengths), DIM, generator=generator, dtype=torch.float64)
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     place = torch.arange(sum(lengths))
     xy_um = torch.stack([place % 7, place // 7], 1).float() * 112
-    return Bags(x, offsets, xy_um, tuple(f"bag{i}" for i in range(len(lengths))))
+    return Bags(x, offsets, xy_um, tuple(f"bag{i}" for i in range(len(lengths))), place)
 
 
 def _build(name: str, outputs: int, options: dict[str, Any]) -> Aggregator:
@@ -116,20 +138,85 @@ def _check_equal_rows(method: Aggregator) -> None:
     assert all(torch.isfinite(values).all() for values in _tensors(output).values()), "equal rows give NaN"
 
 
-def _check_learning(method: Aggregator) -> None:
-    method.train()
+def _check_learning(model: SlideModel) -> None:
+    """Every parameter learns in the method's own training step, and a step takes bags of one row."""
+    objective = _objective(model).train()
     torch.manual_seed(0)
-    bags = example_bags()
-    output = method(bags, Target(torch.tensor([0, 1, 2, 0])))
-    loss = output.logits.logsumexp(1).sum() + sum(output.losses.values())
-    loss.backward()
-    learnt = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
+    for progress in (0.0, 0.5, 1.0):
+        _step(objective, progress)
+        objective.after_step(progress)
+    learnt = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     assert learnt, "nothing to learn"
     deaf = [name for name, p in learnt if p.grad is None]
     assert not deaf, f"no gradient reaches {deaf[:3]}"
     assert all(torch.isfinite(p.grad).all() for _, p in learnt if p.grad is not None), "a gradient is not finite"
-    method.zero_grad()
-    method.eval()
+
+
+def _check_resume(name: str, options: dict[str, Any]) -> None:
+    """A run that is stopped and goes on ends with the very weights of one that was not."""
+    with TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / "checkpoint.safetensors"
+        whole = _model(name, options)
+        fit(_objective(whole), _Batches(), _SETTINGS)
+        try:
+            fit(_objective(_model(name, options)), _Batches(stop=(1, 1)), _SETTINGS, checkpoint_path=checkpoint)
+        except KeyboardInterrupt:
+            pass
+        assert checkpoint.exists(), "the run was not stopped"
+        resumed = _model(name, options)
+        fit(_objective(resumed), _Batches(), _SETTINGS, checkpoint_path=checkpoint)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), f"a resumed run ends with other {key}"
+
+
+def _check_half_precision_step(name: str, options: dict[str, Any]) -> None:
+    result = fit(_objective(_model(name, options)), _Batches(), _SETTINGS.model_copy(update={"precision": "bf16"}))
+    assert all(math.isfinite(row["loss"]) for row in result.history), "the loss in bfloat16 is not finite"
+
+
+_SETTINGS = FitSettings(epochs=3, lr=1e-3, batch=4, device="cpu")
+_LABELS = Target(torch.tensor([0, 1, 2, 0]))
+
+
+class _Batches:
+    """Two batches an epoch of the example bags; `stop` raises Ctrl-C before that batch of that epoch."""
+
+    def __init__(self, stop: tuple[int, int] | None = None) -> None:
+        self.stop = stop
+
+    def __len__(self) -> int:
+        return 2
+
+    def batch(self, epoch: int, index: int) -> LabelledBags:
+        if (epoch, index) == self.stop:
+            signal.raise_signal(signal.SIGINT)
+        bags = example_bags(seed=index)
+        assert bags.keys is not None
+        first = index * len(bags.x)
+        return LabelledBags(replace(bags.with_x(bags.x.float()), keys=bags.keys + first), _LABELS)
+
+    def describe(self, epoch: int, index: int) -> str:
+        return f"batch {index}"
+
+    def shard(self, rank: int, world: int) -> _Batches:
+        raise NotImplementedError
+
+
+def _model(name: str, options: dict[str, Any]) -> SlideModel:
+    card = ModelCard(name, options, FeatureOrigin(DIM, "an example"), "classification", {"classes": ["a", "b", "c"]})
+    torch.manual_seed(0)
+    return SlideModel(card)
+
+
+def _objective(model: SlideModel) -> Objective:
+    learns = LearningSet(2 * len(LENGTHS), 2 * sum(LENGTHS), Target(_LABELS.y.repeat(2)))
+    return model.aggregator.objective(model, model.task, learns) or Supervised(model, model.task)
+
+
+def _step(objective: Objective, progress: float) -> None:
+    output = objective(_Batches().batch(0, 0), progress)
+    assert torch.isfinite(output.loss), f"the loss of a step is {float(output.loss)}"
+    output.loss.backward()
 
 
 def _check_gradients(method: Aggregator) -> None:

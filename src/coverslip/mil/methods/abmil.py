@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from coverslip.mil.bags import Aggregator, BagOutput, Bags
+from coverslip.mil.bags import BagOutput, Bags, StagedAggregator
 from coverslip.mil.target import Target
 from coverslip.nn.layers import AttentionScores, Projection, default_hidden
 from coverslip.nn.segments import full, softmax, weighted_sum
@@ -25,7 +25,7 @@ ENTRIES = {
 }
 
 
-class Abmil(Aggregator):
+class Abmil(StagedAggregator):
     """Attention pooling of projected rows, then a linear classifier.
 
     For each row x of a bag, with H heads:
@@ -56,12 +56,17 @@ class Abmil(Aggregator):
     ) -> None:
         super().__init__()
         hidden = default_hidden(dim) if hidden is None else hidden
+        self.width = hidden
         self.projection = Projection(dim, hidden, dropout=dropout)
         self.scores = AttentionScores(hidden, attention, heads=heads, gated=gated)
         self.classifier = nn.Linear(heads * hidden, num_outputs)
 
-    def forward(self, bags: Bags, target: Target | None = None) -> BagOutput:
-        h = self.projection(bags.x)  # (m, hidden)
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        h: torch.Tensor = self.projection(x)
+        return h
+
+    def aggregate(self, bags: Bags, target: Target | None = None) -> BagOutput:
+        h = bags.x  # (m, hidden)
         a = softmax(full(self.scores(h)), bags.segments)  # (m, heads)
         z = weighted_sum(a, h, bags.segments).flatten(1)  # (b, heads * hidden)
         return BagOutput(self.classifier(z), z, attention=a, evidence=self._evidence(a, h))
