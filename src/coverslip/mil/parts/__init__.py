@@ -1,0 +1,1 @@
+"""What several methods share: masks, teachers, memories, losses. A part knows bags, not methods."""
