@@ -184,3 +184,13 @@ def test_a_gpu_gives_what_the_cpu_gives(name: str) -> None:
     operations = {key: packed for key, (packed, _) in REDUCTIONS.items()} | {"softmax": ops.softmax, "rank": ops.rank}
     there = Segments(segments.offsets.cuda(), segments.num_rows)
     assert torch.allclose(operations[name](values, segments), operations[name](values.cuda(), there).cpu())
+
+
+@pytest.mark.parametrize("columns", [(), (3,)])
+def test_the_first_largest_row_is_that_of_a_loop(columns: tuple[int, ...]) -> None:
+    scores, segments = example(LENGTHS, *columns)
+    scores = scores.round()
+    starts = segments.offsets[:-1].tolist()
+    for values, start, bag in zip(ops.first_largest(scores, segments), starts, scores.split(LENGTHS)):
+        first = (bag == bag.amax(0)).int().argsort(0, descending=True, stable=True)[0]
+        assert torch.equal(values, start + first)

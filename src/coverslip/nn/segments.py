@@ -140,10 +140,24 @@ def rank(scores: Float[Tensor, "m ..."], segments: Segments) -> Int64[Tensor, "m
     return torch.empty_like(order).scatter_(0, order, position(segments))
 
 
-def random_rank(segments: Segments, generator: torch.Generator) -> Int64[Tensor, m]:
-    """A random order of each bag's rows: 0, 1, 2 ... once in each bag. Drawn on the generator's device."""
-    scores = torch.randperm(segments.num_rows, generator=generator, device=generator.device)
-    return rank(scores.to(segments.offsets.device), segments)
+def random_rank(segments: Segments, generator: torch.Generator | None = None) -> Int64[Tensor, m]:
+    """A random order of each bag's rows: 0, 1, 2 ... once in each bag. Drawn on the generator's device; without one,
+    from the default generator of the device of the segments."""
+    device = segments.offsets.device
+    drawn_on = device if generator is None else generator.device
+    scores = torch.randperm(segments.num_rows, generator=generator, device=drawn_on)
+    return rank(scores.to(device), segments)
+
+
+def first_largest(values: Float[Tensor, "m ..."], segments: Segments) -> Int64[Tensor, "b ..."]:
+    """The packed place of each bag's largest row, a column at a time: of equal ones the first. Bags without rows and
+    NaN have no largest row and give the last place of all."""
+    peak = maximum(values, segments)[segments.ids]
+    rows = _like(torch.arange(segments.num_rows, device=values.device), values).expand_as(values)
+    last = segments.num_rows - 1
+    candidates = torch.where(values == peak, rows, last)
+    places = candidates.new_full((len(segments), *values.shape[1:]), last)
+    return places.scatter_reduce(0, _index(segments, values), candidates, "amin")
 
 
 def top(scores: Float[Tensor, "m ..."], segments: Segments, k: int) -> Bool[Tensor, "m ..."]:
