@@ -100,7 +100,11 @@ def evaluate(
         "shown": list(kind.shown),
         "counts": _counts(rows, units, what),
         "primary": _json(primary),
-        "baseline": {"name": kind.baseline, **_json(baseline_figures)},
+        "baseline": {
+            "name": kind.baseline,
+            **_json(baseline_figures),
+            "folds": [{"fold": f.size.fold, "repeat": f.size.repeat, **f.figures} for f in baseline_folds],
+        },
         "versus_baseline": _json(versus_baseline),
         "pooled": None if pooled is None else _json(pooled),
         "folds": [_fold_json(fold, level, what) for fold in folds],
