@@ -192,5 +192,5 @@ def test_the_first_largest_row_is_that_of_a_loop(columns: tuple[int, ...]) -> No
     scores = scores.round()
     starts = segments.offsets[:-1].tolist()
     for values, start, bag in zip(ops.first_largest(scores, segments), starts, scores.split(LENGTHS)):
-        first = (bag == bag.amax(0)).int().argsort(0, descending=True, stable=True)[0]
+        first = (bag == bag.amax(0)).int().argsort(dim=0, descending=True, stable=True)[0]
         assert torch.equal(values, start + first)

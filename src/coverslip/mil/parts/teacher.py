@@ -18,8 +18,8 @@ class Teacher(nn.Module):
 
     `move` makes every number of it m own + (1 - m) student; after n steps beside a constant student that is
     m^n start + (1 - m^n) student. Buffers that are no floating point numbers are copied. The teacher shares no memory
-    with the student, and no optimiser takes it, since nothing of it requires a gradient. With `dropout` off it is in eval
-    mode always, and draws nothing from the random generators; on, it follows the mode of the objective it is part of.
+    with the student, and no optimiser takes it, since nothing of it requires a gradient. With `dropout` off it is in
+    eval mode always and draws nothing from the random generators; on, it follows the mode of its objective.
     """
 
     def __init__(self, student: nn.Module, *, dropout: bool = False) -> None:
