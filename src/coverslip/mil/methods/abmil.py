@@ -12,7 +12,7 @@ from torch import nn
 from coverslip.mil.bags import BagOutput, Bags, StagedAggregator
 from coverslip.mil.target import Target
 from coverslip.nn.layers import AttentionScores, Projection, default_hidden
-from coverslip.nn.segments import full, softmax, weighted_sum
+from coverslip.nn.pooling import AttentionPool, Pooling, Weights
 
 ENTRIES = {
     "abmil": {
@@ -41,6 +41,11 @@ class Abmil(StagedAggregator):
     The paper's MNIST-bags network has hidden 500, attention 128, no dropout, one sigmoid output; whole-slide
     implementations use 512 with 128, 256 or 384. Ours: `hidden` 512, or twice the width of narrower features but at
     least 128; `attention` 128; `dropout` .25 after the projection.
+
+    `weights = "sigmoid"` lets rows count without competing, `pooling = "low_rank"` gives each head a sub-space of
+    `rank` dimensions, `pooling = "ggem"` takes a generalised mean with one learnt power for each of `groups` runs of
+    channels: see `coverslip.nn.pooling.AttentionPool`. With the sigmoid, attention is the weights over their sum, while
+    evidence holds the weights themselves and still adds up. With `ggem` there is no evidence: it is no sum over rows.
     """
 
     def __init__(
@@ -53,13 +58,18 @@ class Abmil(StagedAggregator):
         heads: int = 1,
         gated: bool = True,
         dropout: float = 0.25,
+        weights: Weights = "softmax",
+        pooling: Pooling = "sum",
+        rank: int = 64,
+        groups: int = 8,
     ) -> None:
         super().__init__()
         hidden = default_hidden(dim) if hidden is None else hidden
         self.width = hidden
         self.projection = Projection(dim, hidden, dropout=dropout)
         self.scores = AttentionScores(hidden, attention, heads=heads, gated=gated)
-        self.classifier = nn.Linear(heads * hidden, num_outputs)
+        self.pool = AttentionPool(hidden, branches=heads, weights=weights, pooling=pooling, rank=rank, groups=groups)
+        self.classifier = nn.Linear(heads * self.pool.width, num_outputs)
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
         h: torch.Tensor = self.projection(x)
@@ -67,11 +77,8 @@ class Abmil(StagedAggregator):
 
     def aggregate(self, bags: Bags, target: Target | None = None) -> BagOutput:
         h = bags.x  # (m, hidden)
-        a = softmax(full(self.scores(h)), bags.segments)  # (m, heads)
-        z = weighted_sum(a, h, bags.segments).flatten(1)  # (b, heads * hidden)
-        return BagOutput(self.classifier(z), z, attention=a, evidence=self._evidence(a, h))
-
-    def _evidence(self, a: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        per_head = self.classifier.weight.unflatten(1, (a.shape[1], -1))  # (outputs, heads, hidden)
-        own = torch.einsum("md,khd->mhk", h.to(a.dtype), per_head.to(a.dtype))  # (m, heads, outputs)
-        return (a.unsqueeze(2) * own).sum(1)
+        pooled = self.pool(self.scores(h), h, bags.segments)
+        z = pooled.z.flatten(1)  # (b, heads * hidden)
+        per_head = self.classifier.weight.unflatten(1, pooled.z.shape[1:])  # (outputs, heads, hidden)
+        evidence = self.pool.row_terms(pooled, h, per_head)
+        return BagOutput(self.classifier(z), z, attention=pooled.attention, evidence=evidence)
