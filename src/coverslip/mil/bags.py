@@ -146,6 +146,7 @@ class BagOutput:
 
     `attention` sums to 1 over each bag, per branch. `evidence` is what each row adds to the class scores of its bag;
     each method's docstring says how the two hang together. `losses` are extra terms the method brings, weighted.
+    `branches` are further logits of the bags by name: training may judge them too, evaluation never sees them.
     """
 
     logits: Float[Tensor, "b k"]
@@ -153,6 +154,7 @@ class BagOutput:
     attention: Float[Tensor, "m c"] | None = None
     evidence: Float[Tensor, "m k"] | None = None
     losses: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    branches: Mapping[str, Float[Tensor, "b k"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
