@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -16,11 +15,10 @@ from coverslip._version import __version__
 from coverslip.base.files import read_json, write_json
 from coverslip.base.fingerprint import digest, file_digest
 from coverslip.base.progress import SILENT, Progress
-from coverslip.base.study import FitSettings, Study
+from coverslip.base.study import Study
 from coverslip.cohort import Fold, Split, write_split
-from coverslip.eval import FoldSize, baseline_predictions, evaluate, mean_sd
-from coverslip.eval.truth import Task
-from coverslip.mil import BagSource, SlideModel, Target
+from coverslip.eval import FoldSize
+from coverslip.mil import SlideModel
 from coverslip.mil.build import check_options, check_task_options
 from coverslip.recipes.audits import audit_run, check_audit
 from coverslip.recipes.clinical import check_covariates
@@ -31,6 +29,7 @@ from coverslip.recipes.fitting import digest_of, fit_fold
 from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.likeness import keep_likeness
 from coverslip.recipes.nested import calibrated, learn_inside, told
+from coverslip.recipes.out_of_fold import baseline_table, evaluated, fold_sizes, labelled, summaries
 from coverslip.recipes.training_data import TrainingData, load_data
 from coverslip.recipes.tuning import candidates, choose_settings, collect_tuning
 from coverslip.store import RunFolder, describe_environment, write_table
@@ -59,30 +58,20 @@ def train_job(job: Job, *, failed: Mapping[str, str], engine: Engine) -> Tally:
     check_audit(job)
     data = load_data(job, failed)
     check_covariates(job.cohort, job.study.cohort.covariates, data.targets)
-    _forget_results(job, data.split)
+    forget_results(job.run, data.split)
     write_split(data.split, job.run.split)
-    write_json(job.run.cohort, _cohort_json(job, data))
+    write_json(job.run.cohort, cohort_json(job, data))
     _train_folds(job, data, engine)
     nested = learn_inside(job, data, engine)
     predictions, baseline = _out_of_fold(job, data)
     predictions = calibrated(nested, predictions, data.split.folds)
     write_table(job.run.predictions, predictions)
-    sizes = _sizes(job.study, job.run, data)
-    result = evaluate(
-        predictions,
-        baseline,
-        task=data.targets.description,
-        level=data.unit,
-        split=sizes,
-        resamples=job.study.evaluation.resamples,
-        seed=job.study.evaluation.seed,
-        sites=_sites(job),
-        warnings=[*data.warnings, *_untuned(data, job.study.fit)],
-    )
+    sizes = fold_sizes(job.study, job.run, data, data.split.folds)
+    result = evaluated(job, data, predictions, baseline, sizes)
     figures, curves = told(nested, job, data, predictions, sizes)
     metrics = {**result.metrics, **figures, "likeness": keep_likeness(job, data)}
     write_json(job.run.evaluation, {**result.curves, **curves})
-    write_json(job.run.environment, _environment(job, data, engine))
+    write_json(job.run.environment, environment(job, data, engine))
     write_json(job.run.metrics, metrics)
     collect_tuning(job.run, data.split)
     audit_run(job, data, predictions)
@@ -90,9 +79,8 @@ def train_job(job: Job, *, failed: Mapping[str, str], engine: Engine) -> Tally:
     return Tally(job.run.folder, failed=data.failed, metrics=metrics)
 
 
-def _forget_results(job: Job, split: Split) -> None:
+def forget_results(run: RunFolder, split: Split) -> None:
     """Removes what an earlier run with other settings left, so that no old number stands beside a new one."""
-    run = job.run
     for path in (run.predictions, run.metrics, run.evaluation, run.audit, run.tuning):
         path.unlink(missing_ok=True)
     for path in (run.control, run.checklists, run.report):
@@ -117,13 +105,13 @@ def _train_folds(job: Job, data: TrainingData, engine: Engine) -> None:
 def _out_of_fold(job: Job, data: TrainingData) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predictions of each fold's test slides: by its model, and by the baseline on the same fold."""
     predictions, baseline = [], []
-    spread = _summaries(data)
+    spread = summaries(data)
     with job.progress.stage("predict", len(data.split.folds), unit="fold") as step:
         for fold in data.split.folds:
             model = SlideModel.load(job.run.model(fold.name))
             test = data.bags.take(fold.test)
-            predictions.append(_labelled(model.predict(test), data, fold))
-            baseline.append(_labelled(_baseline(spread, data, fold, test), data, fold))
+            predictions.append(labelled(model.predict(test), data, fold))
+            baseline.append(labelled(baseline_table(spread, data, fold, test), data, fold))
             step.advance(note=fold.name)
     return pd.concat(predictions, ignore_index=True), pd.concat(baseline, ignore_index=True)
 
@@ -134,16 +122,8 @@ def cross_validate(study: Study, run: RunFolder, data: TrainingData) -> tuple[pd
     for fold in data.split.folds:
         train(fold)
         model = SlideModel.load(run.model(fold.name))
-        tables.append(_labelled(model.predict(data.bags.take(fold.test)), data, fold))
-    return pd.concat(tables, ignore_index=True), _sizes(study, run, data)
-
-
-def _labelled(table: pd.DataFrame, data: TrainingData, fold: Fold) -> pd.DataFrame:
-    """The columns of predictions.csv, in their order."""
-    known = data.targets.shown.loc[table["slide"]].reset_index(drop=True)
-    values = table.drop(columns=["slide", "patient"])
-    names = table[["slide", "patient"]].assign(fold=fold.index, repeat=fold.repeat, set="test")
-    return pd.concat([names, known, values], axis=1)
+        tables.append(labelled(model.predict(data.bags.take(fold.test)), data, fold))
+    return pd.concat(tables, ignore_index=True), fold_sizes(study, run, data, data.split.folds)
 
 
 @dataclass(frozen=True)
@@ -188,99 +168,7 @@ class FoldTraining:
         return f"trained: {training.get('epochs')} epochs, best {training.get('best_epoch')}"
 
 
-def _summaries(data: TrainingData) -> dict[str, np.ndarray]:
-    """Mean and standard deviation over the rows of each bag, by the bag's name."""
-    return {name: mean_sd(data.bags.bags([place]).x.float().numpy()) for place, name in enumerate(data.bags.names)}
-
-
-def _baseline(spread: Mapping[str, np.ndarray], data: TrainingData, fold: Fold, test: BagSource) -> pd.DataFrame:
-    """The baseline's predictions. It needs no early stopping, so it is fitted on training and tuning bags."""
-    train = data.bags.take((*fold.train, *fold.tune))
-    assert train.target is not None
-    task = Task.of(data.targets.description)
-    values = baseline_predictions(
-        task,
-        np.stack([spread[name] for name in train.names]),
-        _known(train.target),
-        np.stack([spread[name] for name in test.names]),
-    )
-    columns = task.reader.predictions(task)
-    return pd.DataFrame(
-        [
-            {"slide": slide, "patient": patient, **dict(zip(columns, row.tolist()))}
-            for slides, patient, row in zip(test.slides, test.patients, values)
-            for slide in slides
-        ]
-    )
-
-
-def _known(target: Target) -> np.ndarray:
-    """What is known of the bags as `coverslip.eval.truth` has it: (n,), (n, labels) with NaN, or times and events."""
-    if target.event is not None:
-        return torch.stack([target.y.double(), target.event.double()], dim=1).numpy()
-    if target.known is not None:
-        return torch.where(target.known, target.y, torch.nan).numpy()
-    return target.y.numpy()
-
-
-def _sizes(study: Study, run: RunFolder, data: TrainingData) -> list[FoldSize]:
-    """How many units of the task's level moved the weights of each fold's model, and how many tested it."""
-    sizes = []
-    for fold in data.split.folds:
-        slides, _ = data.learning_sets(fold, study.fit.least_tuning)
-        cut = _middle_risk(run, fold, data, slides) if data.targets.kind == "survival" else None
-        sizes.append(_size(fold, data, slides, cut))
-    return sizes
-
-
-def _middle_risk(run: RunFolder, fold: Fold, data: TrainingData, slides: Sequence[str]) -> float:
-    """The median risk that the fold's model gives its own training units."""
-    risks = SlideModel.load(run.model(fold.name)).predict(data.bags.take(slides))
-    return float(risks.groupby("patient" if data.unit == "patient" else "slide")["risk"].mean().median())
-
-
-def _size(fold: Fold, data: TrainingData, slides: Sequence[str], cut: float | None) -> FoldSize:
-    if data.unit == "patient":
-        train, test = (len(data.split.patients_of(names)) for names in (slides, fold.test))
-    else:
-        train, test = len(slides), len(fold.test)
-    return FoldSize(fold.index, train, test, fold.repeat, training=_times(data, slides), cut=cut)
-
-
-def _times(data: TrainingData, slides: Sequence[str]) -> np.ndarray | None:
-    """Time and event of each unit of a training set, for the weights of figures about times; None for other kinds."""
-    frame = data.targets.frame
-    if "event" not in frame:
-        return None
-    rows = frame[frame["slide"].isin(slides)]
-    return rows.drop_duplicates("patient" if data.unit == "patient" else "slide")[["y", "event"]].to_numpy(np.float64)
-
-
-def _untuned(data: TrainingData, fit: FitSettings) -> list[str]:
-    """A sentence where tuning sets are too small to choose an epoch."""
-    without = [fold for fold in data.split.folds if not data.learning_sets(fold, fit.least_tuning)[1]]
-    if not without:
-        return []
-    return [
-        f"In {len(without)} of {len(data.split.folds)} folds the tuning set has under {fit.least_tuning} patients "
-        f"{_of_what(data)}: its patients were trained on too, and training ended after {fit.fixed_epochs} epochs "
-        "(fit.least_tuning, fit.fixed_epochs)."
-    ]
-
-
-def _of_what(data: TrainingData) -> str:
-    """What a tuning set needs enough of."""
-    if data.targets.strict:
-        return "of a class"
-    return "with an event" if "event" in data.targets.frame else "in each half"
-
-
-def _sites(job: Job) -> pd.Series | None:
-    frame = job.cohort.frame
-    return frame.set_index("slide")["site"] if "site" in frame else None
-
-
-def _cohort_json(job: Job, data: TrainingData) -> dict[str, Any]:
+def cohort_json(job: Job, data: TrainingData) -> dict[str, Any]:
     """From the rows of the table to the slides that are analysed."""
     left_out = [*job.cohort.exclusions, *data.targets.exclusions]
     return {
@@ -293,10 +181,11 @@ def _cohort_json(job: Job, data: TrainingData) -> dict[str, Any]:
     }
 
 
-def _environment(job: Job, data: TrainingData, engine: Engine) -> dict[str, Any]:
+def environment(job: Job, data: TrainingData, engine: Engine) -> dict[str, Any]:
     study = job.study
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    weights = {f"weights {f.name}": file_digest(job.run.model(f.name) / WEIGHTS, whole=True) for f in data.split.folds}
+    trained = [f.name for f in data.split.folds if (job.run.model(f.name) / WEIGHTS).is_file()]
+    weights = {f"weights {name}": file_digest(job.run.model(name) / WEIGHTS, whole=True) for name in trained}
     described = describe_environment(
         now=datetime.now(UTC),
         seeds={"split": study.split.seed, "fit": study.fit.seed, "evaluation": study.evaluation.seed},
