@@ -1,0 +1,171 @@
+"""ACMIL: several attention branches that look at different tiles, and now and then do without their favourites.
+
+Zhang, Li, Sun, Zheng, Zhu, Yang: Attention-challenging multiple instance learning for whole slide image
+classification, ECCV 2024, https://arxiv.org/abs/2311.07125. Written from the paper's formulas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from coverslip.mil.bags import BagOutput, Bags, LearningSet, StagedAggregator
+from coverslip.mil.source import LabelledBags
+from coverslip.mil.supervised import Supervised, task_loss
+from coverslip.mil.target import Target
+from coverslip.mil.tasks.contract import Task
+from coverslip.nn.layers import AttentionScores, Projection, default_hidden
+from coverslip.nn.pooling import AttentionPool, Weights
+from coverslip.nn.segments import Segments, full, rank, total
+from coverslip.train import Objective
+
+ENTRIES = {
+    "acmil": {
+        "build": "Acmil",
+        "summary": "attention branches kept apart, with their most attended rows masked at random",
+        "origin": "Zhang et al. 2024, arXiv:2311.07125",
+        "licence": "Apache-2.0",
+        "needs": "",
+    }
+}
+
+
+@dataclass(frozen=True)
+class AcmilOutput(BagOutput):
+    """A bag output with the logits of each branch, which training alone needs: None in evaluation."""
+
+    branch_logits: Float[Tensor, "b branches k"] | None = None
+
+
+class Acmil(StagedAggregator):
+    """Gated attention with K branches, each with a classifier of its own in training, and one for their mean.
+
+    For the rows h = dropout(relu(P x)) of a bag:
+
+        s_k = w_k^T (tanh(V h) * sigmoid(U h))      scores of branch k
+        a_k = softmax of s_k over the bag           BagOutput.attention (m, K)
+        z_k = sum of a_k h,  z = mean of z_k        z is BagOutput.embedding
+        logits = W z + c
+
+    In training (STKIM, stochastic top-K instance masking) each branch draws floor(mask_drop n) of its n =
+    min(n_masked, N) most attended rows, by itself and anew in each step, and does without them: their scores are left
+    out of the softmax, so that the others' weights still sum to 1. One row of a bag is always left. Then
+
+        loss = task loss of the logits + branch * mean over k of the task loss of W_k z_k + c_k
+               + diversity * mean over pairs k < l of cos(a_k, a_l)
+
+    with the same masked attention throughout. With one branch the last two are left out. Bags count alike in the mean
+    cosine; in a bag of one row it is 1 whatever the branches do.
+
+    Evidence is a row's own term of the logits, W (mean of a_k h): over a bag it adds up to the logits minus c, exactly.
+    A map of the attention is the mean over branches.
+
+    Official settings (gated variant): K = 5, n_masked 10, mask_drop .6, both weights 1, attention 128, a projection to
+    half the width without bias or dropout, AdamW with 1e-4, weight decay 1e-5; mask_drop = 0 is advised where training
+    is unstable. Ours are the same where options have those names; the projection is that of `abmil`, so that with
+    branches = 1 and n_masked = 0 this is gated ABMIL. The released code masks with a score of -1e9, which float16
+    cannot hold; here masked rows are left out in float32. `weights` is that of `coverslip.nn.pooling.AttentionPool`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_outputs: int,
+        *,
+        hidden: int | None = None,
+        attention: int = 128,
+        branches: int = 5,
+        n_masked: int = 10,
+        mask_drop: float = 0.6,
+        branch: float = 1.0,
+        diversity: float = 1.0,
+        gated: bool = True,
+        dropout: float = 0.25,
+        weights: Weights = "softmax",
+    ) -> None:
+        super().__init__()
+        if branches < 1 or n_masked < 0 or not 0 <= mask_drop <= 1:
+            raise ValueError("branches is 1 or more, n_masked 0 or more, and mask_drop lies between 0 and 1")
+        hidden = default_hidden(dim) if hidden is None else hidden
+        self.width = hidden
+        self.projection = Projection(dim, hidden, dropout=dropout)
+        self.scores = AttentionScores(hidden, attention, heads=branches, gated=gated)
+        self.pool = AttentionPool(hidden, weights=weights)
+        self.classifier = nn.Linear(hidden, num_outputs)
+        apart = branches > 1 and branch > 0
+        self.branches = nn.ModuleList(nn.Linear(hidden, num_outputs) for _ in range(branches if apart else 0))
+        self.n_masked, self.mask_drop = n_masked, mask_drop
+        self.branch, self.diversity = branch, diversity if branches > 1 else 0.0
+
+    def project(self, x: Tensor) -> Tensor:
+        h: Tensor = self.projection(x)
+        return h
+
+    def aggregate(self, bags: Bags, target: Target | None = None) -> AcmilOutput:
+        h, segments = bags.x, bags.segments  # (m, hidden)
+        scores = full(self.scores(h))  # (m, branches)
+        keep = None
+        if self.training and self.n_masked > 0:
+            keep = without_some_of_the_top(scores.detach(), segments, self.n_masked, self.mask_drop)
+        pooled = self.pool(scores, h, segments, keep)
+        z = pooled.z.mean(1)  # (b, hidden)
+        as_one = replace(pooled, weights=pooled.weights.mean(1, keepdim=True))
+        evidence = self.pool.row_terms(as_one, h, self.classifier.weight.unsqueeze(1))
+        output = AcmilOutput(self.classifier(z), z, pooled.attention, evidence)
+        if target is None:
+            return output
+        logits = [head(own) for head, own in zip(self.branches, pooled.z.unbind(1))]
+        return replace(
+            output,
+            branch_logits=torch.stack(logits, 1) if logits else None,
+            losses={"diversity": self.diversity * likeness(pooled.attention, segments)} if self.diversity else {},
+        )
+
+    def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective | None:
+        return AcmilObjective(network, task, self.branch)
+
+
+class AcmilObjective(Supervised):
+    """The task's loss of the slide's logits, and of each branch's."""
+
+    def __init__(self, network: nn.Module, task: Task, branch: float) -> None:
+        super().__init__(network, task)
+        self.branch = branch
+
+    def terms(self, output: BagOutput, batch: LabelledBags, progress: float) -> Mapping[str, Float[Tensor, ""]]:
+        assert isinstance(output, AcmilOutput)
+        slide = {"task": task_loss(self.task, output.logits, batch)}
+        if output.branch_logits is None:
+            return slide
+        losses = [task_loss(self.task, logits, batch) for logits in output.branch_logits.unbind(1)]
+        return {**slide, "branches": self.branch * torch.stack(losses).mean()}
+
+
+def without_some_of_the_top(
+    scores: Float[Tensor, "m k"], segments: Segments, n: int, share: float
+) -> Bool[Tensor, "m k"]:
+    """False for floor(share n) rows of each bag and column, drawn from its n largest (of the whole of a shorter bag);
+    one row of each bag stays True."""
+    lengths = segments.lengths
+    drawn_from = lengths.clamp(max=n)  # (b,)
+    # The small number keeps .7 x 10 from becoming 6.999.
+    num_masked = torch.minimum((drawn_from * share + 1e-4).floor().long(), lengths - 1)
+    places = torch.rand(len(segments), scores.shape[1], n, device=scores.device)
+    beyond = torch.arange(n, device=scores.device) >= drawn_from.reshape(-1, 1, 1)
+    order = places.masked_fill(beyond, torch.inf).argsort(-1).argsort(-1)  # (b, k, n), each place's place in the draw
+    masked = order < num_masked.reshape(-1, 1, 1)
+    ranks = rank(scores, segments)  # (m, k)
+    columns = torch.arange(scores.shape[1], device=scores.device)
+    return ~((ranks < n) & masked[segments.ids.unsqueeze(1), columns, ranks.clamp(max=n - 1)])
+
+
+def likeness(attention: Float[Tensor, "m k"], segments: Segments) -> Float[Tensor, ""]:
+    """The mean cosine between two branches' attention, over all pairs of branches and all bags."""
+    first, second = torch.triu_indices(attention.shape[1], attention.shape[1], offset=1, device=attention.device)
+    together = total(attention[:, first] * attention[:, second], segments)  # (b, pairs)
+    lengths = total(attention.square(), segments).sqrt()  # (b, k)
+    return (together / (lengths[:, first] * lengths[:, second])).mean()
