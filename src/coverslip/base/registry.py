@@ -1,4 +1,4 @@
-"""What can be chosen by name: readers, tissue methods, encoders, aggregators, tasks, explainers, engines.
+"""What can be chosen by name: readers, tissue methods, encoders, aggregators, augments, tasks, explainers, engines.
 
 A plug-in is a file in its kind's folder with a literal table at the top:
 
@@ -112,8 +112,9 @@ READERS = Registry("readers", "coverslip.slide.readers")
 TISSUE = Registry("tissue", "coverslip.tissue.methods")
 ENCODERS = Registry("encoders", "coverslip.encoders.zoo")
 AGGREGATORS = Registry("aggregators", "coverslip.mil.methods")
+AUGMENTS = Registry("augments", "coverslip.mil.augment")
 TASKS = Registry("tasks", "coverslip.mil.tasks")
 EXPLAINERS = Registry("explainers", "coverslip.explainers.methods")
 ENGINES = Registry("engines", "coverslip.recipes.engines")
 
-REGISTRIES = {r.kind: r for r in (ENCODERS, AGGREGATORS, READERS, TISSUE, TASKS, EXPLAINERS, ENGINES)}
+REGISTRIES = {r.kind: r for r in (ENCODERS, AGGREGATORS, AUGMENTS, READERS, TISSUE, TASKS, EXPLAINERS, ENGINES)}

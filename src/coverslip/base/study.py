@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -207,8 +207,27 @@ class FitSettings(Settings):
     """Rows drawn from a bag in a training step; all where not given. Evaluation uses all."""
     standardise: bool = True
     """Mean and standard deviation of each dimension from the training rows, saved with the weights."""
-    class_weights: Literal["balanced", "none"] = "balanced"
-    """Weights of the classes in the loss, from the training patients."""
+    class_weights: Literal["balanced", "effective_number", "none"] = "balanced"
+    """Weights of the classes in the loss, from the training patients: balanced makes up for the whole difference in
+    size, effective_number for the part that `task.options.beta` says (Cui et al. 2019). With balanced sampling classes
+    are drawn alike, and the loss of a step does not weigh them a second time; the tuning loss still does."""
+    sampling: Literal["auto", "uniform", "balanced"] = "auto"
+    """Which bags an epoch has: uniform, each once; balanced, as many of each class, those of a rare class several times
+    (targets with classes only). auto: what the method asks for, mostly uniform."""
+    augment: str = "none"
+    """What is mixed into the bags of a training step, by name: `coverslip list augments`; none."""
+    augment_options: dict[str, int | float | bool | str] = {}
+    """Options of the augment, by the names in its docstring."""
+    sam: Annotated[float, Field(ge=0)] = 0.0
+    """Sharpness-aware minimisation: each step takes the gradient from where the loss is worst within this distance of
+    the weights, such as 0.05; a step costs two. 0: not asked."""
+    average: Literal["none", "ema", "soup"] = "none"
+    """Weights that are tuned on and kept: none, those of the last step; ema, their moving average; soup, the plain mean
+    of those after `average_from`."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """ema: what the average keeps of itself at each step; it reaches back over about 1 / (1 - decay) steps."""
+    average_from: Fraction = 0.5
+    """soup: the part of all steps after which weights go into the mean; up to there the last weights are used."""
     seed: int = 0
     """Seed of weights, order and dropout."""
     device: str = "auto"
@@ -273,6 +292,30 @@ class TuneSettings(Settings):
     """Seed of the inner folds."""
 
 
+class ComparedMethod(Settings):
+    """One entry of a comparison: a method and how it is trained, where that is not as the study says."""
+
+    name: str | None = None
+    """A method by name: `coverslip list aggregators`; the entry's own name where not given."""
+    options: dict[str, int | float | bool | str] = {}
+    """Options of the method; where none are given, the study's if it is the study's own method."""
+    fit: dict[str, Any] = {}
+    """Settings of fit that are this method's own, such as {lr = 1e-4}."""
+    grid: dict[str, list[int | float | bool | str]] = {}
+    """Settings to choose among inside each fold, as tune.grid has them; tune.grid holds where not given."""
+
+
+class CompareSettings(Settings):
+    """Which methods `coverslip compare` trains on the same folds, and what is declared before any figure is seen."""
+
+    methods: dict[str, ComparedMethod] = {}
+    """Methods by the names that the report gives them; `--aggregators` chooses among them and adds others."""
+    reference: str | None = None
+    """The method that all others are tested against; abmil where it is among them, else the first."""
+    margin: Annotated[float, Field(ge=0)] = 0.02
+    """How far below the reference the mean of a method may lie that is recommended because it is cheaper."""
+
+
 class HeatmapSettings(Settings):
     """Which maps are drawn."""
 
@@ -319,6 +362,7 @@ class Study(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
     audit: AuditSettings = AuditSettings()
     tune: TuneSettings = TuneSettings()
+    compare: CompareSettings = CompareSettings()
     heatmaps: HeatmapSettings = HeatmapSettings()
     report: ReportSettings = ReportSettings()
 

@@ -272,7 +272,7 @@ def list_names(
     kind: Annotated[str, typer.Argument(metavar="|".join(REGISTRIES), help="What to list.")],
     verbose: Verbose = False,
 ) -> int:
-    """What can be chosen by name: encoders, aggregators, readers, tissue, tasks, explainers, engines.
+    """What can be chosen by name: encoders, aggregators, augments, readers, tissue, tasks, explainers, engines.
 
     One line an entry: name, what it is, origin, licence, what it needs.
     """

@@ -1,4 +1,4 @@
-"""Aggregators and tasks by name, with options checked before anything is built."""
+"""Aggregators, augments and tasks by name, with options checked before anything is built."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from coverslip.base.errors import SettingsError
-from coverslip.base.registry import AGGREGATORS, TASKS, Registry, suggest
+from coverslip.base.registry import AGGREGATORS, AUGMENTS, TASKS, Registry, suggest
+from coverslip.mil.augment.contract import Augment
 from coverslip.mil.bags import Aggregator
 from coverslip.mil.tasks.contract import Task
 
@@ -26,6 +27,25 @@ def build_aggregator(name: str, dim: int, num_outputs: int, options: Mapping[str
     except (ValueError, RuntimeError) as error:
         said = ", ".join(f"{key} = {value!r}" for key, value in options.items())
         raise SettingsError(f"aggregator.options: {name} cannot be built with {said}: {error}.") from error
+    return made
+
+
+def build_augment(name: str, options: Mapping[str, Any]) -> Augment | None:
+    """The augment of that name, as `build(**options)`; None for "none".
+
+    Raises:
+        SettingsError: no such augment or option, or a value it does not take.
+    """
+    if name == "none":
+        if options:
+            raise SettingsError(
+                f"fit.augment_options: {', '.join(options)} without an augment.",
+                fix="Set fit.augment: `coverslip list augments`.",
+            )
+        return None
+    build = AUGMENTS.load(name)
+    _check(AUGMENTS, name, options, "fit.augment_options")
+    made: Augment = build(**options)
     return made
 
 

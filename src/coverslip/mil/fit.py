@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -15,15 +16,20 @@ from coverslip.base.fingerprint import digest
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.random import stream_seed
 from coverslip.base.study import AggregatorSettings, FitSettings
+from coverslip.mil.augment.contract import Augment
 from coverslip.mil.bags import LearningSet
+from coverslip.mil.build import build_augment
 from coverslip.mil.model import ModelCard, SlideModel
 from coverslip.mil.source import BagBatches, BagSource, LabelledBags
 from coverslip.mil.supervised import Supervised
+from coverslip.mil.target import Target
 from coverslip.mil.tasks.contract import Task
 from coverslip.nn.segments import Segments, mean
 from coverslip.nn.threads import threads_for
-from coverslip.train import fit
+from coverslip.train import Objective, fit
+from coverslip.train.averaging import MovingAverage, Soup
 from coverslip.train.fit import make_fabric
+from coverslip.train.sharpness import SharpnessAware
 from coverslip.train.sizing import sized
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -47,12 +53,13 @@ def fit_bags(
 ) -> SlideModel:
     """A model trained on the bags of `train`; the loss on `tune` says when to stop and which epoch's weights to keep.
 
-    Standardisation and class weights come from `train` alone. The tuning loss is at patient level: a patient's bags are
-    averaged first, so one with many slides counts once; `coverslip.train.selection` has the rule. With `folder` the
-    model is saved there, and a run that was stopped goes on where it was.
+    Standardisation, class weights and what is drawn or mixed come from `train` alone. The tuning loss is at patient
+    level: a patient's bags are averaged first, so one with many slides counts once; `coverslip.train.selection` has the
+    rule. With `folder` the model is saved there, and a run that was stopped goes on where it was.
 
     Raises:
-        SettingsError: the task compares the bags of a step, and `settings.batch` holds too few.
+        SettingsError: the task compares the bags of a step, and `settings.batch` holds too few; or the target has no
+            classes, and balanced sampling or an augment needs them.
         FeatureError: NaN or infinity in a slide, missing positions, or `tune` is of another encoder.
         CoverslipError: the loss is not a finite number.
         KeyboardInterrupt: Ctrl-C, after the checkpoint is written.
@@ -63,17 +70,31 @@ def fit_bags(
     assert train.target is not None
     task.fit_target(train.target, list(train.patients))
     model = _build(train, task, aggregator, given.seed, column)
-    settings = _with_enough_bags(sized(given, len(train)), given, model, len(train))
+    sampling = _sampling(given, model, train.target)
+    augment = _augment(given, model, train.target)
+    settings = _with_enough_bags(sized(given, len(train)), given, model, augment, len(train))
     assert settings.batch is not None
     model.card.training["settings"] = settings.model_dump()
     for source in (train, tune):
         if source is not None:
             model.require_fit(source)
     if settings.standardise:
-        model.standardise.set(*train.moments())
+        moments = train.moments()
+        model.standardise.set(*moments)
+        if augment is not None:
+            augment.learn(*moments)
     learns = LearningSet(len(train), sum(train.lengths), train.target)
-    objective = model.aggregator.objective(model, model.task, learns) or Supervised(model, model.task)
-    batches = BagBatches(train, size=settings.batch, seed=settings.seed, max_rows=settings.max_rows)
+    learnt = model.task.as_drawn(train.target, list(train.patients)) if sampling == "balanced" else model.task
+    objective = model.aggregator.objective(model, learnt, learns) or Supervised(model, learnt)
+    objective = _averaged(SharpnessAware(objective, settings.sam) if settings.sam else objective, settings)
+    batches = BagBatches(
+        train,
+        size=settings.batch,
+        seed=settings.seed,
+        max_rows=settings.max_rows,
+        sampling=sampling,
+        augment=augment,
+    )
     fabric = make_fabric(settings)
     checkpoint = None if folder is None else Path(folder) / CHECKPOINT
     with threads_for(sum(train.lengths) * train.dim // len(batches)):
@@ -131,13 +152,18 @@ class PatientLosses:
         return LabelledBags(self._source.bags(run), self._source.target.take(torch.tensor(run))).to(self._device)
 
 
-def _with_enough_bags(sized: FitSettings, given: FitSettings, model: SlideModel, num_bags: int) -> FitSettings:
-    """The settings with as many bags a step as task and method compare; a batch that was asked for is not changed.
+def _with_enough_bags(
+    sized: FitSettings, given: FitSettings, model: SlideModel, augment: Augment | None, num_bags: int
+) -> FitSettings:
+    """The settings with as many bags a step as task, method and augment compare; a batch that was asked for is not
+    changed.
 
     Raises:
         SettingsError: the batch that was asked for is smaller.
     """
     needs = {model.task.kind: model.task.least_batch, model.card.method: model.aggregator.least_bags}
+    if augment is not None:
+        needs[given.augment] = augment.least_bags
     who = max(needs, key=needs.__getitem__)
     least = min(needs[who], num_bags)
     assert sized.batch is not None
@@ -147,9 +173,47 @@ def _with_enough_bags(sized: FitSettings, given: FitSettings, model: SlideModel,
         raise SettingsError(
             f"fit.batch = {given.batch}: {who} compares the bags of one step, and needs {least} or more.",
             fix=f"Set fit.batch = {least} or leave it out (fit.max_rows bounds the memory), or choose another: "
-            "`coverslip list tasks`, `coverslip list aggregators`.",
+            "`coverslip list tasks`, `coverslip list aggregators`, `coverslip list augments`.",
         )
     return sized.model_copy(update={"batch": least})
+
+
+def _sampling(settings: FitSettings, model: SlideModel, target: Target) -> Literal["uniform", "balanced"]:
+    """How bags are drawn: as the settings say, or the method; a method's wish is no order where there are no classes.
+
+    Raises:
+        SettingsError: balanced sampling is asked for, and the target has no classes.
+    """
+    if settings.sampling == "auto":
+        return model.aggregator.sampling if target.has_classes else "uniform"
+    if settings.sampling == "balanced" and not target.has_classes:
+        raise SettingsError(
+            f'fit.sampling = "balanced" draws as many bags of each class; a {model.task.kind} target has no classes.',
+            fix='Set fit.sampling = "uniform", or task.kind = "classification" or "ordinal".',
+        )
+    return settings.sampling
+
+
+def _augment(settings: FitSettings, model: SlideModel, target: Target) -> Augment | None:
+    """The augment that the settings name.
+
+    Raises:
+        SettingsError: no such augment or option, a value it does not take, or it needs classes that are not there.
+    """
+    augment = build_augment(settings.augment, settings.augment_options)
+    if augment is not None and augment.needs_classes and not target.has_classes:
+        raise SettingsError(
+            f"fit.augment = {settings.augment!r} mixes bags of one class; a {model.task.kind} target has no classes.",
+            fix='Set fit.augment = "psemix" or "none", or task.kind = "classification" or "ordinal".',
+        )
+    return augment
+
+
+def _averaged(objective: Objective, settings: FitSettings) -> Objective:
+    """The objective, around which weights are averaged where the settings say so."""
+    if settings.average == "ema":
+        return MovingAverage(objective, settings.average_decay)
+    return Soup(objective, settings.average_from) if settings.average == "soup" else objective
 
 
 def _build(train: BagSource, task: Task, aggregator: AggregatorSettings, seed: int, column: str) -> SlideModel:

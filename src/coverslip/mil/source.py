@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -38,6 +38,9 @@ class LabelledBags:
         """The same batch on a device."""
         mixture = None if self.mixture is None else self.mixture.to(device)
         return LabelledBags(self.bags.to(device), self.target.to(device), mixture)
+
+
+Augmenting = Callable[[LabelledBags, np.random.Generator], LabelledBags]
 
 
 @dataclass(frozen=True)
@@ -249,13 +252,30 @@ class BagSource:
 
 
 class BagBatches:
-    """The training batches of a source: bags in a new order each epoch, each bag once. Implements `train.Batches`."""
+    """The training batches of a source. Implements `train.Batches`.
+
+    With "uniform" sampling an epoch has each bag once, in a new order. With "balanced" it has as many bags, as many of
+    each class as of any other: of a common class some, of a rare one all, and several times. The bags of a class take
+    turns, so that within an epoch no two of them differ by more than one in how often they come; and each batch has its
+    share of every class. `augment` mixes the bags of a batch; what it draws depends on seed, epoch and index alone.
+    """
 
     def __init__(
-        self, source: BagSource, *, size: int, seed: int, max_rows: int | None = None, rank: int = 0, world: int = 1
+        self,
+        source: BagSource,
+        *,
+        size: int,
+        seed: int,
+        max_rows: int | None = None,
+        sampling: Literal["uniform", "balanced"] = "uniform",
+        augment: Augmenting | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         assert source.target is not None, "training needs targets"
+        assert sampling == "uniform" or source.target.has_classes
         self.source, self.size, self.seed, self.max_rows = source, size, seed, max_rows
+        self.sampling, self.augment = sampling, augment
         self.rank, self.world = rank, world
         self._order: tuple[int, list[list[int]]] = (-1, [])
 
@@ -264,14 +284,28 @@ class BagBatches:
 
     def shard(self, rank: int, world: int) -> BagBatches:
         """The batches of one of several processes that train together."""
-        return BagBatches(self.source, size=self.size, seed=self.seed, max_rows=self.max_rows, rank=rank, world=world)
+        return BagBatches(
+            self.source,
+            size=self.size,
+            seed=self.seed,
+            max_rows=self.max_rows,
+            sampling=self.sampling,
+            augment=self.augment,
+            rank=rank,
+            world=world,
+        )
 
     def batch(self, epoch: int, index: int) -> LabelledBags:
         """One batch, a function of epoch and index alone."""
         places = self._places(epoch, index)
-        bags = self.source.bags(places, max_rows=self.max_rows, draw=(self.seed, "rows", epoch))
+        # A bag that comes again within an epoch shows other rows.
+        again = () if self.sampling == "uniform" else (index,)
+        bags = self.source.bags(places, max_rows=self.max_rows, draw=(self.seed, "rows", epoch, *again))
         assert self.source.target is not None
-        return LabelledBags(bags, self.source.target.take(torch.tensor(places)))
+        batch = LabelledBags(bags, self.source.target.take(torch.tensor(places)))
+        if self.augment is None:
+            return batch
+        return self.augment(batch, stream(self.seed, "augment", epoch, index, self.rank))
 
     def describe(self, epoch: int, index: int) -> str:
         """The names of the bags in a batch."""
@@ -279,14 +313,33 @@ class BagBatches:
 
     def _places(self, epoch: int, index: int) -> list[int]:
         if self._order[0] != epoch:
-            order = stream(self.seed, "order", epoch).permutation(len(self.source)).tolist()
-            # Every process does as many steps: the last ones take bags from the start again.
-            need = len(self) * self.world if self.world > 1 else 0
-            order += order[: max(0, need - len(order))]
-            batches = [order[i :: len(self)] for i in range(len(self))]
-            self._order = (epoch, batches)
+            rng = stream(self.seed, "order", epoch)
+            self._order = (epoch, self._even(rng) if self.sampling == "uniform" else self._by_class(rng))
         places = self._order[1][index]
         return places[self.rank :: self.world] or places[:1]
+
+    def _even(self, rng: np.random.Generator) -> list[list[int]]:
+        order = rng.permutation(len(self.source)).tolist()
+        # Every process does as many steps: the last ones take bags from the start again.
+        need = len(self) * self.world if self.world > 1 else 0
+        order += order[: max(0, need - len(order))]
+        return [order[i :: len(self)] for i in range(len(self))]
+
+    def _by_class(self, rng: np.random.Generator) -> list[list[int]]:
+        assert self.source.target is not None
+        y = self.source.target.y.numpy()
+        classes = rng.permutation(np.unique(y))
+        need = max(len(self.source), len(self) * self.world)
+        order: list[int] = []
+        for place, name in enumerate(classes):
+            # The first classes of this epoch take what does not divide.
+            count = need // len(classes) + (place < need % len(classes))
+            own = np.flatnonzero(y == name)
+            turns = [rng.permutation(own) for _ in range(-(-count // len(own)))]
+            order += np.concatenate(turns)[:count].tolist() if turns else []
+        # Classes lie behind each other, so even strides give each batch its share of every class.
+        batches = [order[i :: len(self)] for i in range(len(self))]
+        return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def _kept_rows(lengths: list[int], max_rows: int | None, draw: tuple[str | int, ...], bag: str) -> list[Tensor | None]:

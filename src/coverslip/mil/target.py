@@ -25,6 +25,11 @@ class Target:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether each bag is of one class, so that bags of one class can be counted, drawn or paired."""
+        return self.y.ndim == 1 and not self.y.is_floating_point() and self.event is None
+
     def to(self, device: torch.device | str) -> Target:
         """The same target on a device."""
         return self._each(lambda values: values.to(device, non_blocking=True))

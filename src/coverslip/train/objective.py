@@ -61,3 +61,28 @@ class Objective(nn.Module, ABC):
     def optimiser(self, settings: FitSettings) -> torch.optim.Optimizer:
         """The optimiser over `parameter_groups`: AdamW."""
         return adamw(self.parameter_groups(settings))
+
+
+class Around(Objective):
+    """An objective that adds something to another one, `inner`, and leaves everything else to it."""
+
+    def __init__(self, inner: Objective) -> None:
+        super().__init__()
+        self.inner = inner
+
+    @property
+    def network(self) -> nn.Module:
+        return self.inner.network
+
+    def forward(self, batch: Any, progress: float) -> StepOutput:
+        output: StepOutput = self.inner(batch, progress)
+        return output
+
+    def after_step(self, progress: float) -> None:
+        self.inner.after_step(progress)
+
+    def parameter_groups(self, settings: FitSettings) -> list[dict[str, Any]]:
+        return self.inner.parameter_groups(settings)
+
+    def optimiser(self, settings: FitSettings) -> torch.optim.Optimizer:
+        return self.inner.optimiser(settings)

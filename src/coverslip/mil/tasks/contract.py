@@ -49,6 +49,11 @@ class Task(nn.Module, ABC):
     def fit_target(self, target: Target, groups: list[str]) -> None:
         """Learns what the loss needs from the training labels; `groups` is the patient of each bag."""
 
+    def as_drawn(self, target: Target, groups: list[str]) -> Task:
+        """The task for training on bags of which each class is drawn alike, after `fit_target`: what its loss does for
+        rare classes is not done twice. The same task where the loss does nothing of the kind."""
+        return self
+
     @abstractmethod
     def card(self) -> dict[str, Any]:
         """The arguments that build this task again, as JSON."""

@@ -35,8 +35,16 @@ class Multilabel(Task):
     kind: ClassVar[str] = "multilabel"
     label_weights: Tensor
 
-    def __init__(self, classes: tuple[str, ...], *, weights: Literal["balanced", "none"] = "balanced") -> None:
+    def __init__(
+        self, classes: tuple[str, ...], *, weights: Literal["balanced", "effective_number", "none"] = "balanced"
+    ) -> None:
         super().__init__()
+        if weights == "effective_number":
+            raise SettingsError(
+                'fit.class_weights = "effective_number" is for targets with classes; labels are weighed "balanced" or '
+                '"none".',
+                fix='Set fit.class_weights = "balanced".',
+            )
         if not classes:
             raise SettingsError("Multilabel needs at least one label.", fix="Name columns in task.columns.")
         self.classes = tuple(classes)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+import copy
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
 from coverslip.base.errors import SettingsError
 from coverslip.mil.target import Target
-from coverslip.mil.tasks.contract import Task, balanced, of_patients
+from coverslip.mil.tasks._classes import ClassWeights, check_beta, class_weights, drawn_weights
+from coverslip.mil.tasks.contract import Task, of_patients
 
 ENTRIES = {
     "ordinal": {
@@ -31,13 +33,13 @@ class Ordinal(Task):
 
     The sequential (continuation ratio) model (Tutz 1991, https://doi.org/10.1111/j.2044-8317.1991.tb00961.x), which
     Shi, Cao and Raschka (2021, https://arxiv.org/abs/2111.08851) train networks with. The loss is minus the log of
-    the level's probability, weighted as in classification; target: `y` (B,) int64, the place of the level.
+    the level's probability, weighted as in classification (`beta` too); target: `y` (B,) int64, the place of the level.
     """
 
     kind: ClassVar[str] = "ordinal"
     class_weights: Tensor
 
-    def __init__(self, classes: tuple[str, ...], *, weights: Literal["balanced", "none"] = "balanced") -> None:
+    def __init__(self, classes: tuple[str, ...], *, weights: ClassWeights = "balanced", beta: float = 0.99) -> None:
         super().__init__()
         if len(classes) < 2:
             raise SettingsError(
@@ -47,7 +49,7 @@ class Ordinal(Task):
         self.num_outputs = len(classes) - 1
         self.columns = tuple(f"p_{name}" for name in classes)
         self.explained = ("higher level",)
-        self.weights = weights
+        self.weights, self.beta = weights, check_beta(beta)
         self.register_buffer("class_weights", torch.ones(len(classes)))
 
     def loss(self, logits: Float[Tensor, "b s"], target: Target) -> tuple[Float[Tensor, b], Float[Tensor, b]]:
@@ -63,12 +65,18 @@ class Ordinal(Task):
         return (p * torch.arange(p.shape[1], device=p.device)).sum(1, keepdim=True)
 
     def fit_target(self, target: Target, groups: list[str]) -> None:
-        if self.weights == "balanced":
-            y = of_patients(target, groups).y
-            self.class_weights.copy_(balanced(torch.bincount(y, minlength=len(self.classes))))
+        self.class_weights.copy_(class_weights(self._counts(target, groups), self.weights, self.beta))
+
+    def as_drawn(self, target: Target, groups: list[str]) -> Task:
+        drawn = copy.deepcopy(self)
+        drawn.class_weights.copy_(drawn_weights(self._counts(target, groups), self.weights, self.beta))
+        return drawn
 
     def card(self) -> dict[str, Any]:
-        return {"classes": list(self.classes), "weights": self.weights}
+        return {"classes": list(self.classes), "weights": self.weights, "beta": self.beta}
+
+    def _counts(self, target: Target, groups: list[str]) -> Int64[Tensor, k]:
+        return torch.bincount(of_patients(target, groups).y, minlength=len(self.classes))
 
     def _log_probabilities(self, logits: Float[Tensor, "b s"]) -> Float[Tensor, "b k"]:
         logits = logits.float() if logits.dtype != torch.float64 else logits

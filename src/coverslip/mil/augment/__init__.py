@@ -1,0 +1,1 @@
+"""Ways to mix training bags, one a file."""
