@@ -7,7 +7,7 @@ classification, ECCV 2024, https://arxiv.org/abs/2311.07125. Written from the pa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,13 +32,6 @@ ENTRIES = {
         "needs": "",
     }
 }
-
-
-@dataclass(frozen=True)
-class AcmilOutput(BagOutput):
-    """A bag output with the logits of each branch, which training alone needs: None in evaluation."""
-
-    branch_logits: Float[Tensor, "b branches k"] | None = None
 
 
 class Acmil(StagedAggregator):
@@ -105,7 +98,7 @@ class Acmil(StagedAggregator):
         h: Tensor = self.projection(x)
         return h
 
-    def aggregate(self, bags: Bags, target: Target | None = None) -> AcmilOutput:
+    def aggregate(self, bags: Bags, target: Target | None = None) -> BagOutput:
         h, segments = bags.x, bags.segments  # (m, hidden)
         scores = full(self.scores(h))  # (m, branches)
         keep = None
@@ -115,13 +108,13 @@ class Acmil(StagedAggregator):
         z = pooled.z.mean(1)  # (b, hidden)
         as_one = replace(pooled, weights=pooled.weights.mean(1, keepdim=True))
         evidence = self.pool.row_terms(as_one, h, self.classifier.weight.unsqueeze(1))
-        output = AcmilOutput(self.classifier(z), z, pooled.attention, evidence)
+        output = BagOutput(self.classifier(z), z, pooled.attention, evidence)
         if target is None:
             return output
-        logits = [head(own) for head, own in zip(self.branches, pooled.z.unbind(1))]
+        heads = zip(self.branches, pooled.z.unbind(1))
         return replace(
             output,
-            branch_logits=torch.stack(logits, 1) if logits else None,
+            branches={f"branch {place}": head(own) for place, (head, own) in enumerate(heads, 1)},
             losses={"diversity": self.diversity * likeness(pooled.attention, segments)} if self.diversity else {},
         )
 
@@ -137,12 +130,9 @@ class AcmilObjective(Supervised):
         self.branch = branch
 
     def terms(self, output: BagOutput, batch: LabelledBags, progress: float) -> Mapping[str, Float[Tensor, ""]]:
-        assert isinstance(output, AcmilOutput)
         slide = {"task": task_loss(self.task, output.logits, batch)}
-        if output.branch_logits is None:
-            return slide
-        losses = [task_loss(self.task, logits, batch) for logits in output.branch_logits.unbind(1)]
-        return {**slide, "branches": self.branch * torch.stack(losses).mean()}
+        losses = [task_loss(self.task, logits, batch) for logits in output.branches.values()]
+        return {**slide, "branches": self.branch * torch.stack(losses).mean()} if losses else slide
 
 
 def without_some_of_the_top(

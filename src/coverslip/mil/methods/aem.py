@@ -1,7 +1,7 @@
 """AEM: any attention method, kept from looking at too few tiles.
 
-Zhang, Shui, Sun, Li, Li, Zhu, Zheng, Yang: AEM, attention entropy maximization for multiple instance learning based
-whole slide image classification, MICCAI 2025, https://arxiv.org/abs/2406.15303. Written from the paper's formulas.
+Zhang, Li, Sun, Shui, Li, Zhu, Yang: AEM, attention entropy maximization for multiple instance learning based whole
+slide image classification, 2025, https://arxiv.org/abs/2406.15303. Written from the paper's formulas.
 """
 
 from __future__ import annotations
