@@ -69,7 +69,8 @@ def test_evidence_and_what_the_token_brings_are_the_logits(preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("marked", [0, 3, 17])
 def test_the_row_that_the_token_looks_for_has_the_largest_attention(preset: str, marked: int) -> None:
-    method = build(preset=preset)
+    # Six iterations leave the inverse of so flat a matrix unfinished, and the token looks as the rows do.
+    method = build(preset=preset, iterations=30)
     (bag,) = example_bags((18,)).unpack()
     with torch.no_grad():
         for attention in (method.attention_1, method.attention_2):

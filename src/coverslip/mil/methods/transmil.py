@@ -48,8 +48,9 @@ class TransMil(StagedAggregator):
         z = LN(c)                                        BagOutput.embedding (b, hidden)
         logits = W z + b
 
-    Attention is that of `coverslip.nn.nystrom`, and exact for bags below `landmarks` rows. The square knows the order
-    of rows, not where tiles lie: order_matters.
+    Attention is that of `coverslip.nn.nystrom`, and exact for bags below `landmarks` rows. Where all rows look alike,
+    `iterations` of 6 leave its inverse unfinished, and the token's own view is lost in that of the rows; 20 cost little
+    beside the rest. The square knows the order of rows, not where tiles lie: order_matters.
 
     BagOutput.attention (m, heads) is the token's row of the second attention, A1 pinv(A2) A3 for that row alone,
     without the token itself, its slightly negative entries set to zero, and scaled to 1 over a bag. Evidence is what a
@@ -87,6 +88,7 @@ class TransMil(StagedAggregator):
         hidden: int | None = None,
         heads: int = 8,
         landmarks: int = 256,
+        iterations: int = 6,
         dropout: float | None = None,
         attention_dropout: float = 0.1,
         shuffle: bool = False,
@@ -102,7 +104,12 @@ class TransMil(StagedAggregator):
         self.norm_1, self.norm_2, self.norm_out = (nn.LayerNorm(hidden) for _ in range(3))
         self.attention_1, self.attention_2 = (
             NystromAttention(
-                hidden, heads=heads, landmarks=landmarks, dropout=attention_dropout, released=self.released
+                hidden,
+                heads=heads,
+                landmarks=landmarks,
+                iterations=iterations,
+                dropout=attention_dropout,
+                released=self.released,
             )
             for _ in range(2)
         )
