@@ -70,6 +70,11 @@ def make_task(
     check_task_options(kind, options)
     offered = {"classes": tuple(classes), "grid": tuple(grid), "weights": weights}
     named = inspect.signature(TASKS.load(kind)).parameters
+    if weights == "effective_number" and "weights" not in named:
+        raise SettingsError(
+            f'fit.class_weights = "effective_number" weighs classes, and {kind} has none.',
+            fix="Leave fit.class_weights out.",
+        )
     return build_task(kind, {**{name: value for name, value in offered.items() if name in named}, **options})
 
 
