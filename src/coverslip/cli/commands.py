@@ -15,7 +15,7 @@ from coverslip._version import __version__
 from coverslip.base.registry import REGISTRIES
 from coverslip.base.study import Study, load_study
 from coverslip.cli.progress import ConsoleProgress
-from coverslip.cli.tables import check_table, failure_table, list_table, show_metrics, status_table
+from coverslip.cli.tables import check_table, failure_table, list_table, show_comparison, show_metrics, status_table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -204,6 +204,43 @@ def train(
     )
     show_metrics(_stdout, result.metrics)
     _stdout.print(f"run  {result.folder}", soft_wrap=True)
+    return _finish(result.failed)
+
+
+@app.command()
+def compare(
+    study: StudyFile,
+    aggregators: Annotated[
+        str | None,
+        typer.Option(
+            "--aggregators",
+            metavar="a,b:key=value,c",
+            help="Methods to compare, with options behind colons; all of the study's compare.methods where not given.",
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", metavar="a", help="Tested against; abmil if among them, else the first."),
+    ] = None,
+    assignments: Assignments = None,
+    engine: EngineName = "local",
+    ray_address: RayAddress = None,
+    verbose: Verbose = False,
+) -> int:
+    """Several methods on the same folds of feature files: paired differences, ranks, cost, which to choose.
+
+    Each method is a run of its own below OUTPUT/compare; what is trained is not trained again. No inner folds.
+    """
+    result = _recipe("compare").compare_study(
+        _study(study, assignments),
+        aggregators=aggregators,
+        reference=reference,
+        engine=engine,
+        ray_address=ray_address,
+        progress=_progress(),
+    )
+    show_comparison(_stdout, result.metrics)
+    _stdout.print(f"report  {result.report}", soft_wrap=True)
     return _finish(result.failed)
 
 

@@ -103,6 +103,45 @@ def show_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
         console.print(Text(f"warning  {warning}", "yellow"), soft_wrap=True)
 
 
+def show_comparison(console: Console, found: Mapping[str, Any]) -> None:
+    """A line a method, what of their differences is noise, which to choose, and the warnings."""
+    against = {one["method"]: one for one in found["reference"]["methods"]}
+    rows = [
+        ("method", f"{found['metric']}, {found['level']} level", "difference", "p (Holm)", "s a fold", "parameters")
+    ]
+    for one in [*found["methods"], found["linear"]]:
+        gap, cost = against.get(one["name"]), one["cost"]
+        rows.append(
+            (
+                one["name"],
+                _spread(one["value"], ""),
+                _spread(gap["difference"], "+") if gap else "baseline" if one is found["linear"] else "reference",
+                "" if gap is None or gap["p_holm"] is None else f"{gap['p_holm']:.3f}",
+                "–" if cost["train_seconds"] is None else f"{cost['train_seconds']:.1f}",
+                "–" if cost["parameters"] is None else f"{cost['parameters']:,}",
+            )
+        )
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    for row in rows:
+        line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths)).rstrip()
+        console.print(Text(line, "bold" if row is rows[0] else ""), soft_wrap=True)
+    console.print(found["noise"], soft_wrap=True)
+    console.print(Text(f"choose {found['choice']['method'] or 'nothing'}", "bold"), soft_wrap=True)
+    for reason in found["choice"]["reasons"]:
+        console.print(f"  {reason}", soft_wrap=True)
+    for warning in found["warnings"]:
+        console.print(Text(f"warning  {warning}", "yellow"), soft_wrap=True)
+
+
+def _spread(figure: Mapping[str, Any], sign: str) -> str:
+    """ "0.920 (0.820 to 0.980)", without the interval where there is none."""
+    if figure["value"] is None:
+        return "–"
+    if figure["low"] is None or figure["high"] is None:
+        return f"{figure['value']:{sign}.3f}"
+    return f"{figure['value']:{sign}.3f} ({figure['low']:{sign}.3f} to {figure['high']:{sign}.3f})"
+
+
 def interval(number: Mapping[str, Any] | None) -> str:
     """ "0.92 (0.82 to 0.98; how the interval was made)", or a dash where the number could not be computed."""
     if not number or number.get("value") is None:

@@ -78,12 +78,15 @@ def _known(target: Target) -> np.ndarray:
     return target.y.numpy()
 
 
-def fold_sizes(study: Study, run: RunFolder, data: TrainingData, folds: Sequence[Fold]) -> list[FoldSize]:
-    """How many units of the task's level moved the weights of each fold's model in `run`, and how many tested it."""
+def fold_sizes(study: Study, run: RunFolder | None, data: TrainingData, folds: Sequence[Fold]) -> list[FoldSize]:
+    """How many units of the task's level moved the weights of each fold's model, and how many tested it.
+
+    For survival the models in `run` say where risk is cut; None: it is not.
+    """
     sizes = []
     for fold in folds:
         slides, _ = data.learning_sets(fold, study.fit.least_tuning)
-        cut = _middle_risk(run, fold, data, slides) if data.targets.kind == "survival" else None
+        cut = _middle_risk(run, fold, data, slides) if run and data.targets.kind == "survival" else None
         sizes.append(_size(fold, data, slides, cut))
     return sizes
 

@@ -260,6 +260,7 @@ def forest(
     reference_label: str = "guessing",
     label_width: float = 190,
     width: float = 760,
+    digits: int = 2,
 ) -> Markup:
     """Values with intervals, one a line, on a common axis: what differs is seen at once, and how surely."""
     low, high, step = _range(rows, reference)
@@ -288,12 +289,12 @@ def forest(
         canvas.text((0, y + 4), _cut(row.label, 34), f"name {row.style}")
         if row.note:
             canvas.text((left - 12, y + 4), row.note, "tick", "end")
-        _mark(canvas, row, x, y, (left, right))
+        _mark(canvas, row, x, y, (left, right), digits)
         y += line_height
     return canvas.svg()
 
 
-def _mark(canvas: Canvas, row: Row, x: Any, y: float, ends: tuple[float, float]) -> None:
+def _mark(canvas: Canvas, row: Row, x: Any, y: float, ends: tuple[float, float], digits: int) -> None:
     left, right = ends
     value = row.figure.get("value") if row.figure else None
     if not is_number(value):
@@ -309,9 +310,9 @@ def _mark(canvas: Canvas, row: Row, x: Any, y: float, ends: tuple[float, float])
         canvas.add("circle", cx=point, cy=y + aside, r=3.4, cls=f"fold {row.style}")
     centre = x(value)
     canvas.add("path", d=f"M{_short(centre)} {_short(y - 6)}l6 6l-6 6l-6 -6z", cls=f"dot {row.style}")
-    canvas.text((right + 14, y + 4), number(value), f"value {row.style}")
+    canvas.text((right + 14, y + 4), number(value, digits), f"value {row.style}")
     if has_interval(row.figure):
-        text = f"{number(row.figure['low'])} – {number(row.figure['high'])}"
+        text = f"{number(row.figure['low'], digits)} – {number(row.figure['high'], digits)}"
         canvas.text((right + 130, y + 4), text, "tick", "end")
 
 

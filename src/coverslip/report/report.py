@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, Undefined, select_autoescape
+from jinja2 import Environment
 from markupsafe import Markup
 
-from coverslip._version import __version__
 from coverslip.base.errors import SettingsError
 from coverslip.base.files import write_json, write_text
 from coverslip.report import wording
@@ -22,12 +17,11 @@ from coverslip.report.checklists import checklists
 from coverslip.report.comparison import comparison
 from coverslip.report.contents import RunContents, read_contents
 from coverslip.report.headline import Headline, headline
+from coverslip.report.page import environment, frame
 from coverslip.report.pseudonyms import pseudonymise as with_pseudonyms
 from coverslip.report.sections import Absent, Section, all_sections
 from coverslip.report.sections.warnings import cautions
 from coverslip.store.run import Run
-
-_TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True)
@@ -84,19 +78,14 @@ def write_report(
 
 def render(runs: Sequence[RunContents], *, title: str | None = None) -> str:
     """The page of these runs as HTML text."""
-    environment = _environment()
+    templates = environment()
     runs = _told_apart(runs)
-    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
-    chapters = [_chapter(run, f"run-{i}", environment) for i, run in enumerate(runs, start=1)]
-    return environment.get_template("page.html").render(
+    chapters = [_chapter(run, f"run-{i}", templates) for i, run in enumerate(runs, start=1)]
+    return templates.get_template("page.html").render(
+        **frame(),
         title=title or _title(runs),
         runs=chapters,
         comparison=comparison([(chapter.anchor, chapter.run) for chapter in chapters]),
-        # The style is ours and its hash is all that the content policy lets in; nothing else can add one.
-        style=Markup(style),
-        style_hash=_hash(style),
-        version=__version__,
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         pseudonymised=any(run.pseudonymised for run in runs),
     )
 
@@ -114,16 +103,16 @@ def _title(runs: Sequence[RunContents]) -> str:
     return str(given) if len(runs) == 1 and given else wording.listing([run.name for run in runs])
 
 
-def _chapter(run: RunContents, anchor: str, environment: Environment) -> Chapter:
-    rendered = tuple(_render(section, run, anchor, environment) for section in all_sections())
+def _chapter(run: RunContents, anchor: str, templates: Environment) -> Chapter:
+    rendered = tuple(_render(section, run, anchor, templates) for section in all_sections())
     return Chapter(run, anchor, headline(run), rendered)
 
 
-def _render(section: Section, run: RunContents, anchor: str, environment: Environment) -> Rendered:
+def _render(section: Section, run: RunContents, anchor: str, templates: Environment) -> Rendered:
     context = section.build(run)
     if isinstance(context, Absent):
         return Rendered(section.name, section.title, None, context.reason)
-    template = environment.from_string(section.template.read_text(encoding="utf-8"))
+    template = templates.from_string(section.template.read_text(encoding="utf-8"))
     body = Markup(template.render(run=run, anchor=anchor, **context))
     badge, kind = _badge(run) if section.name == "warnings" else ("", "")
     return Rendered(section.name, section.title, body, badge=badge, badge_kind=kind)
@@ -133,50 +122,3 @@ def _badge(run: RunContents) -> tuple[str, str]:
     found = cautions(run)
     grave = any(caution.gravity in ("leak", "fail") for caution in found)
     return (str(len(found)) if found else "", "fail" if grave else "warn")
-
-
-def _environment() -> Environment:
-    """Jinja with escaping always on: names, reasons and settings come from the user's files."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=_Missing,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=wording.number,
-        count=wording.count,
-        score=wording.score,
-        percent=wording.percent,
-        span=wording.span,
-        listing=wording.listing,
-        metric_label=wording.metric_label,
-        plain=_plain,
-    )
-    return environment
-
-
-class _Missing(Undefined):
-    """A key that a user's JSON lacks may be tested and defaulted; printing one is an error, as is a misspelt name."""
-
-    __str__ = Undefined._fail_with_undefined_error
-
-
-def _plain(value: Any) -> str:
-    """A setting or a fact as people write it."""
-    if value is None or value == "":
-        return wording.ABSENT
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_plain, value)) or wording.ABSENT
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} = {_plain(inner)}" for key, inner in value.items()) or wording.ABSENT
-    return str(value)
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
