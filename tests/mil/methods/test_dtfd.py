@@ -110,7 +110,8 @@ def slow(method: Dtfd, x: Tensor, turn: list[list[int]], outputs: int) -> tuple[
 @pytest.mark.parametrize("options", [{}, {"distil": "max_s"}, {"distil": "max_min_s", "rows": 2}], ids=str)
 def test_both_tiers_are_the_formulas_of_the_paper(outputs: int, options: dict[str, Any]) -> None:
     method, bags = build(outputs, **options), example_bags()
-    tier1, output = method.tiers(bags.with_x(method.project(bags.x)))
+    output = method(bags)
+    tier1 = output.tier1_logits
     for b, bag in enumerate(bags.unpack()):
         n = len(bag.x)
         keys = scramble(torch.arange(n), 0).numpy()
@@ -172,7 +173,7 @@ def test_the_loss_is_that_of_both_tiers_and_the_presets_differ_in_what_the_secon
     torch.manual_seed(3)
     method = model.aggregator
     assert isinstance(method, Dtfd)
-    tier1, _ = method.train().tiers(batch.bags.with_x(method.project(batch.bags.x)))
+    tier1 = method.train()(batch.bags).tier1_logits
     losses = [-tier1[b, p].log_softmax(0)[y] for b, y in enumerate([0, 1, 2, 0]) for p in range(4)]
     assert torch.allclose(output.parts["tier1"].double(), 0.5 * torch.stack(losses).mean(), atol=1e-6)
     assert torch.allclose(output.loss, output.parts["tier1"] + output.parts["task"])

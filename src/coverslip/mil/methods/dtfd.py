@@ -6,6 +6,7 @@ classification, CVPR 2022, https://arxiv.org/abs/2203.12081. Written from the pa
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,9 +22,7 @@ from coverslip.mil.target import Target
 from coverslip.mil.tasks.contract import Task
 from coverslip.nn.layers import AttentionScores, Projection, default_hidden
 from coverslip.nn.segments import Segments, full, position, rank, softmax, weighted_sum
-from coverslip.train import StepOutput
 from coverslip.train.objective import Objective
-from coverslip.train.optim import decay_groups
 
 ENTRIES = {
     "dtfd": {
@@ -34,6 +33,13 @@ ENTRIES = {
         "needs": "",
     }
 }
+
+
+@dataclass(frozen=True)
+class DtfdOutput(BagOutput):
+    """A bag output with the logits of each bag's pseudo bags, those of a short bag repeated in turn."""
+
+    tier1_logits: Float[Tensor, "b p k"] | None = None
 
 
 class Dtfd(StagedAggregator):
@@ -112,22 +118,17 @@ class Dtfd(StagedAggregator):
         return h
 
     def aggregate(self, bags: Bags, target: Target | None = None) -> BagOutput:
-        return self.tiers(bags)[1]
-
-    def tiers(self, bags: Bags) -> tuple[Float[Tensor, "b p k"], BagOutput]:
-        """The logits of each bag's pseudo bags, those of a short bag repeated in turn, and the output for the bags."""
         s = full(self.scores1(bags.x))  # (m, 1), the same in every split
         if self.training:
             return self._split(bags, s, torch.rand(len(s), device=s.device))
         places = position(bags.segments)
-        each = [self._split(bags, s, scramble(places, number)) for number in range(self.splits)]
-        logits, outputs = zip(*each)
-        return torch.stack(logits).mean(0), _mean(outputs)
+        return _mean([self._split(bags, s, scramble(places, number)) for number in range(self.splits)])
 
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective:
-        return DtfdObjective(network, task, self)
+        tier2 = [*self.scores2.parameters(), *self.classifier2.parameters()]
+        return DtfdObjective(network, task, self.tier1_weight, tier2, self.tier2_rate)
 
-    def _split(self, bags: Bags, s: Tensor, keys: Tensor) -> tuple[Tensor, BagOutput]:
+    def _split(self, bags: Bags, s: Tensor, keys: Tensor) -> DtfdOutput:
         pseudo = PseudoBags.of(bags.segments, keys, self.pseudo_bags)
         h, parts = bags.x[pseudo.order], pseudo.segments  # rows of a pseudo bag lie together
         a = softmax(s[pseudo.order], parts)  # (m, 1)
@@ -146,7 +147,7 @@ class Dtfd(StagedAggregator):
         z = (b[:, :, None] * d).sum(1)  # (b, hidden)
         attention = torch.empty_like(own).index_copy(0, pseudo.order, own)
         evidence = attention * (bags.x.to(z.dtype) @ self.classifier2.weight.T.to(z.dtype))
-        return self._in_turn(tier1, bags), BagOutput(self.classifier2(z), z, attention=attention, evidence=evidence)
+        return DtfdOutput(self.classifier2(z), z, attention, evidence, tier1_logits=self._in_turn(tier1, bags))
 
     def _kept_apart(self, d: Tensor) -> Tensor:
         """The distilled features; without a way back to the first tier where the released code learns."""
@@ -216,30 +217,30 @@ class PseudoBags:
 class DtfdObjective(Supervised):
     """The task's loss of both tiers, as two groups of parameters."""
 
-    def __init__(self, network: nn.Module, task: Task, method: Dtfd) -> None:
+    def __init__(
+        self, network: nn.Module, task: Task, tier1_weight: float, tier2: Sequence[nn.Parameter], tier2_rate: float
+    ) -> None:
         super().__init__(network, task)
-        self._method = method
+        self.tier1_weight, self.tier2_rate = tier1_weight, tier2_rate
+        self._tier2 = {id(parameter) for parameter in tier2}
 
-    def forward(self, batch: LabelledBags, progress: float) -> StepOutput:
-        method = self._method
-        x = self.network.standardise(batch.bags.x)  # type: ignore[operator]
-        tier1, output = method.tiers(batch.bags.with_x(method.project(x)))
-        pseudo = torch.stack([task_loss(self.task, logits, batch) for logits in tier1.unbind(1)]).mean()
-        parts = {"task": task_loss(self.task, output.logits, batch), "tier1": method.tier1_weight * pseudo}
-        return StepOutput(parts["task"] + parts["tier1"], parts, output)
+    def terms(self, output: BagOutput, batch: LabelledBags, progress: float) -> Mapping[str, Float[Tensor, ""]]:
+        assert isinstance(output, DtfdOutput) and output.tier1_logits is not None
+        pseudo = [task_loss(self.task, logits, batch) for logits in output.tier1_logits.unbind(1)]
+        task = task_loss(self.task, output.logits, batch)
+        return {"task": task, "tier1": self.tier1_weight * torch.stack(pseudo).mean()}
 
     def parameter_groups(self, settings: FitSettings) -> list[dict[str, Any]]:
-        assert settings.lr is not None
-        method = self._method
-        tiers = [
-            ([method.projection, method.scores1, method.classifier1], settings.lr),
-            ([method.scores2, method.classifier2], settings.lr * method.tier2_rate),
-        ]
-        return [
-            group
-            for modules, lr in tiers
-            for group in decay_groups(nn.ModuleList(modules), lr=lr, weight_decay=settings.weight_decay)
-        ]
+        groups = []
+        for group in super().parameter_groups(settings):
+            tiers: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+            for parameter in group["params"]:
+                tiers[id(parameter) in self._tier2].append(parameter)
+            groups += [
+                {**group, "params": tiers[0]},
+                {**group, "params": tiers[1], "lr": group["lr"] * self.tier2_rate},
+            ]
+        return groups
 
 
 def scramble(places: Int64[Tensor, m], number: int) -> Int64[Tensor, m]:
@@ -254,8 +255,11 @@ def scramble(places: Int64[Tensor, m], number: int) -> Int64[Tensor, m]:
     return mixed ^ (mixed >> 16)
 
 
-def _mean(outputs: tuple[BagOutput, ...]) -> BagOutput:
+def _mean(outputs: Sequence[DtfdOutput]) -> DtfdOutput:
+    """The mean over splits, number by number."""
+
     def over(name: str) -> Tensor:
         return torch.stack([getattr(output, name) for output in outputs]).mean(0)
 
-    return BagOutput(over("logits"), over("embedding"), attention=over("attention"), evidence=over("evidence"))
+    attention, evidence, tier1 = over("attention"), over("evidence"), over("tier1_logits")
+    return DtfdOutput(over("logits"), over("embedding"), attention, evidence, tier1_logits=tier1)
