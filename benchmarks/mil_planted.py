@@ -1,0 +1,132 @@
+"""What top-k, masks, positions and packing are for: large bags with few witnesses, whose rows are known.
+
+    python benchmarks/mil_planted.py --work FOLDER                                 # what is left, hours on one core
+    python benchmarks/mil_planted.py --work FOLDER --bags small-5% --methods abmil
+    python benchmarks/mil_planted.py --work FOLDER --keep
+
+Every row is Gaussian; in a positive bag a share of them (the witnesses, side by side on the slide) is moved by 4
+standard deviations. Each kind of bags is drawn with three seeds; a method trains on 48 bags at its default settings for
+20 epochs and is tested on 64 fresh ones. Slide AUROC, and localisation AUROC: in each positive test bag, do witnesses
+score over the other rows? By evidence where a method gives it, and by attention. One cell is one method on one draw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import machine
+from mil_methods import alone
+from sklearn.metrics import roc_auc_score
+
+from coverslip import __version__
+from coverslip.base.errors import CoverslipError
+from coverslip.base.registry import AGGREGATORS
+from coverslip.base.study import FitSettings
+from coverslip.mil import BagSource, Target, fit_bags
+from coverslip.mil.tasks.classification import Classification
+from coverslip.store import Features
+from coverslip.synthetic import PlantedBags, make_bags
+
+KEPT = Path(__file__).with_name("mil_planted.json")
+DIM, SHIFT, TRAIN, TEST, EPOCHS, SEEDS = 64, 4.0, 48, 64, 20, 3
+KINDS = {
+    "small-5%": ((2_000, 5_000), 0.05),
+    "small-1%": ((2_000, 5_000), 0.01),
+    "small-0.1%": ((2_000, 5_000), 0.001),
+    "large-1%": ((20_000, 50_000), 0.01),
+    "large-0.1%": ((20_000, 50_000), 0.001),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="where cells are kept")
+    parser.add_argument("--bags", nargs="*", choices=list(KINDS), default=list(KINDS), metavar="KIND")
+    parser.add_argument("--methods", nargs="+", default=AGGREGATORS.names())
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(SEEDS)))
+    parser.add_argument("--keep", action="store_true", help="write all cells into mil_planted.json; with --bags alone")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    for kind in given.bags:
+        for seed in given.seeds:
+            planted = None
+            for method in given.methods:
+                path = given.work / kind / f"{method}-{seed}.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.is_file():
+                    continue
+                with alone(path.with_suffix(".lock")) as free:
+                    if free:
+                        planted = planted or draw(kind, seed)
+                        cell(planted, kind, method, seed, path)
+    if given.keep:
+        keep(given.work)
+
+
+def draw(kind: str, seed: int) -> PlantedBags:
+    rows, rate = KINDS[kind]
+    return make_bags(TRAIN + TEST, rows=rows, dim=DIM, witness_rate=rate, shift=SHIFT, seed=1000 + seed)
+
+
+def cell(planted: PlantedBags, kind: str, method: str, seed: int, path: Path) -> None:
+    source = BagSource([features(planted, i) for i in range(TRAIN + TEST)], target=Target(torch.from_numpy(planted.y)))
+    names = list(source.names)
+    settings = FitSettings(epochs=EPOCHS, device="cpu", seed=seed)
+    begin = time.process_time()
+    try:
+        model = fit_bags(source.take(names[:TRAIN]), None, Classification(("no", "yes")), method, settings)
+    except CoverslipError as error:
+        print(f"{kind} / {method} / {seed}: {error}", flush=True)
+        return
+    cpu = time.process_time() - begin
+    scores, places = [], {"evidence": [], "attention": []}
+    for place in range(TRAIN, TRAIN + TEST):
+        output = model.output(source.bags([place]))
+        scores.append(float(output.logits[0, 1] - output.logits[0, 0]))
+        witness = planted.witness[planted.offsets[place] : planted.offsets[place + 1]]
+        if planted.y[place] == 1:
+            if output.evidence is not None:
+                places["evidence"].append(roc_auc_score(witness, output.evidence[:, 1] - output.evidence[:, 0]))
+            if output.attention is not None:
+                places["attention"].append(roc_auc_score(witness, output.attention.mean(1)))
+    figures: dict[str, Any] = {
+        "kind": kind,
+        "method": method,
+        "seed": seed,
+        "slide_auroc": float(roc_auc_score(planted.y[TRAIN:], scores)),
+        **{f"{name}_auroc": float(np.mean(found)) if found else None for name, found in places.items()},
+        "train_cpu_s": round(cpu, 1),
+        "coverslip": __version__,
+        "machine": machine(),
+    }
+    path.write_text(json.dumps(figures), encoding="utf-8")
+    told = ", ".join(
+        f"{key} {figures[key]:.3f}" for key in figures if key.endswith("auroc") and figures[key] is not None
+    )
+    print(f"{kind} / {method} / {seed}: {told}, {cpu:.0f} s", flush=True)
+
+
+def features(planted: PlantedBags, index: int) -> Features:
+    part = slice(planted.offsets[index], planted.offsets[index + 1])
+    xy = planted.xy[part].astype(np.int32)
+    return Features(f"bag{index:03d}", planted.bag(index).astype(np.float16), coords=xy, mpp=0.25, span=448.0)
+
+
+def keep(work: Path) -> None:
+    """All finished cells of `work` into the kept file; what it had of other cells stays."""
+    kept = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
+    for path in sorted(work.glob("*/*.json")):
+        figures = json.loads(path.read_text())
+        kept[f"{figures['kind']} {figures['method']} {figures['seed']}"] = figures
+    KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    print(f"{len(kept)} cells in {KEPT.name}")
+
+
+if __name__ == "__main__":
+    main()

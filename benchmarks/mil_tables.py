@@ -1,0 +1,257 @@
+"""The tables of docs/methods_measured.md, made of mil_methods.json, mil_planted.json and mil_cost.json alone.
+
+python benchmarks/mil_tables.py            # writes the page
+python benchmarks/mil_tables.py --check    # says whether the page is what the figures make
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import table
+
+from coverslip.eval import FoldSize
+from coverslip.eval.compare import Comparison, compare_folds
+from coverslip.eval.interval import nadeau_bengio
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "methods_measured.md"
+REFERENCE, BASELINE = "abmil", "mean+sd logistic"
+# What papers report on the published folds, and on the classic sets (10-fold accuracy of gated and plain attention).
+PUBLISHED = {
+    "brca_published": "papers on these folds: max pooling .832, HIPT .879",
+    "lung_published": "papers on these folds: max pooling .928, HIPT .953",
+}
+CLASSIC = {"musk1": (0.892, 92), "fox": (0.615, 200), "elephant": (0.868, 200), "ucsb_breast_cancer": (None, 58)}
+FOLDS = {
+    "brca": "Breast, IDC or ILC; 5 patient folds",
+    "lung": "Lung, LUAD or LUSC; 5 patient folds",
+    "brca_published": "Breast on the folds of papers (10, by slide, patients on both sides)",
+    "lung_published": "Lung on the folds of papers (10, by slide, patients on both sides)",
+    "brca_10": "Breast with a tenth of the training patients",
+    "brca_25": "Breast with a quarter of the training patients",
+    "lung_10": "Lung with a tenth of the training patients",
+    "lung_25": "Lung with a quarter of the training patients",
+    "thca_braf": "Thyroid, BRAF; 5 patient folds",
+    "brca_tp53": "Breast, TP53; 5 patient folds",
+}
+IMBALANCE = {"lung_pos5": "5 %", "lung_pos10": "10 %", "lung_pos20": "20 %"}
+HEAD = """# MIL methods, measured
+
+All methods on the same folds at their default settings, seed 0; nothing was chosen on a test fold. AUROC is the mean
+over folds with the 95 % interval of Nadeau and Bengio. Differences are paired fold by fold, with the corrected t; `p`
+is after Holm's correction over all rows against `abmil` (or against the logistic baseline, a family of its own).
+`abmil` was named as the reference before anything was trained.
+
+**What is noise.** A difference whose interval holds 0 is not shown to be one, and the order of such rows is chance:
+another seed reorders them. These bags are short (27 to 42 rows in the median), so what masks, top-k and packing are for
+cannot show on them; the planted bags below are for that.
+
+The figures come from `benchmarks/mil_methods.py`, `mil_planted.py` and `mil_cost.py`; this page from
+`benchmarks/mil_tables.py`. A method that a table lacks has not been measured on it yet.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail where the page is another")
+    given = parser.parse_args()
+    text = page()
+    if given.check:
+        raise SystemExit(
+            0 if PAGE.read_text(encoding="utf-8") == text else f"{PAGE.name} is not what the figures make."
+        )
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def page() -> str:
+    """The whole page."""
+    plans, planted, cost = (read(name) for name in ("mil_methods", "mil_planted", "mil_cost"))
+    parts = [HEAD]
+    parts += [folds_section(title, plans[plan], PUBLISHED.get(plan)) for plan, title in FOLDS.items() if plan in plans]
+    if any(plan in plans for plan in CLASSIC):
+        parts.append(classic_section(plans))
+    if any(plan in plans for plan in IMBALANCE):
+        parts.append(imbalance_section(plans))
+    if planted:
+        parts.append(planted_section(planted))
+    if cost:
+        parts.append(cost_section(cost))
+    return "\n".join(parts)
+
+
+def read(name: str) -> dict[str, Any]:
+    path = HERE / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+# ---- folds of real slides ----
+
+
+def folds_section(title: str, cells: Mapping[str, Any], published: str | None) -> str:
+    """AUROC of each entry, its paired difference from the reference and from the baseline."""
+    sizes, values = figures_of(cells, "auroc")
+    against = {name: compare_folds("auroc", name, values, sizes) for name in (REFERENCE, BASELINE) if name in values}
+    differences = {name: by_method(found) for name, found in against.items()}
+    rows = []
+    for entry in sorted(values, key=lambda name: -np.mean(known(values[name]))):
+        interval = nadeau_bengio(known(values[entry]), [s.train for s in sizes], [s.test for s in sizes])
+        rows.append(
+            [
+                f"`{entry}`" if entry != BASELINE else entry,
+                f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})",
+                told(differences.get(REFERENCE, {}).get(entry)),
+                told(differences.get(BASELINE, {}).get(entry)),
+                f"{cells[entry]['cpu_s']:.0f}" if entry in cells else "",
+            ]
+        )
+    head = ["method", "AUROC", f"minus `{REFERENCE}`", "minus logistic", "CPU s"]
+    hours = sum(cell["cpu_s"] for cell in cells.values()) / 3600
+    note = f"\n{published.capitalize()}.\n" if published else ""
+    return f"## {title}\n{note}\n{table(head, rows)}\n\n{hours:.1f} CPU hours on {one_machine(cells)}.\n"
+
+
+def figures_of(cells: Mapping[str, Any], metric: str) -> tuple[list[FoldSize], dict[str, list[float | None]]]:
+    """The folds' sizes, and the metric of each fold for each entry and the baseline."""
+    some = cells.get(REFERENCE) or next(iter(cells.values()))
+    sizes = [FoldSize(f["fold"], f["train"], f["test"], f["repeat"]) for f in some["folds"]]
+    values = {name: [fold[metric] for fold in cell["folds"]] for name, cell in cells.items()}
+    return sizes, {**values, BASELINE: [fold[metric] for fold in some["baseline"]]}
+
+
+def by_method(found: Comparison) -> dict[str, Any]:
+    return {difference.method: difference for difference in found.differences}
+
+
+def told(difference: Any) -> str:
+    if difference is None:
+        return ""
+    gap = difference.difference
+    if gap.low is None:
+        return f"{gap.value:+.3f}"
+    p = difference.p_holm
+    return f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), p {'< .001' if p < 0.001 else f'{p:.2f}'}"
+
+
+def known(values: list[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def one_machine(cells: Mapping[str, Any]) -> str:
+    return str(next(iter(cells.values()))["machine"]).split(";")[0]
+
+
+# ---- classic sets ----
+
+
+def classic_section(plans: Mapping[str, Any]) -> str:
+    """Accuracy of 10 folds, 5 times, with the standard error of a proportion of that many bags."""
+    names = [plan for plan in CLASSIC if plan in plans]
+    entries = sorted({entry for plan in names for entry in plans[plan]} - {BASELINE})
+    rows = [[f"`{entry}`", *(accuracy(plans[plan].get(entry)) for plan in names)] for entry in entries]
+    some = {plan: next(iter(plans[plan].values())) for plan in names}
+    rows.append([BASELINE, *(accuracy({"folds": some[plan]["baseline"]}) for plan in names)])
+    notes = []
+    for plan in names:
+        value, bags = CLASSIC[plan]
+        if value is not None:
+            error = np.sqrt(value * (1 - value) / bags)
+            notes.append(
+                f"{plan} {value:.3f} (two binomial standard errors: {value - 2 * error:.3f} to {value + 2 * error:.3f})"
+            )
+    return (
+        "## Classic sets\n\nAccuracy, mean of 10 folds drawn 5 times, at Coverslip's defaults for whole slides (no setting was made for "
+        f"these sets). Published for attention pooling: {'; '.join(notes)}.\n\n{table(['method', *names], rows)}\n"
+    )
+
+
+def accuracy(cell: Mapping[str, Any] | None) -> str:
+    return "" if cell is None else f"{np.mean([fold['accuracy'] for fold in cell['folds']]):.3f}"
+
+
+# ---- few positives ----
+
+
+def imbalance_section(plans: Mapping[str, Any]) -> str:
+    """AUROC and AUPRC on whole test folds after training on few positives."""
+    names = [plan for plan in IMBALANCE if plan in plans]
+    entries = [entry for entry in next(iter(plans[plan] for plan in names))]
+    rows = [
+        [f"`{entry}`", *(mean_of(plans[plan].get(entry), metric) for plan in names for metric in ("auroc", "auprc"))]
+        for entry in entries
+    ]
+    head = ["training", *(f"{IMBALANCE[plan]}, {metric}" for plan in names for metric in ("AUROC", "AUPRC"))]
+    return (
+        "## Few positives\n\nLung, 5 patient folds: positives are thinned out to a share of the training patients; test folds are "
+        f"whole.\n\n{table(head, rows)}\n"
+    )
+
+
+def mean_of(cell: Mapping[str, Any] | None, metric: str) -> str:
+    return "" if cell is None else f"{np.mean([fold[metric] for fold in cell['folds']]):.3f}"
+
+
+# ---- planted bags ----
+
+
+def planted_section(cells: Mapping[str, Any]) -> str:
+    """Slide and localisation AUROC by kind of bags, mean over draws."""
+    kinds = list(dict.fromkeys(cell["kind"] for cell in cells.values()))
+    rows = []
+    for method in sorted({cell["method"] for cell in cells.values()}):
+        row = [f"`{method}`"]
+        for kind in kinds:
+            found = [cell for cell in cells.values() if (cell["method"], cell["kind"]) == (method, kind)]
+            slide = [cell["slide_auroc"] for cell in found]
+            places = [placed(cell["evidence_auroc"], cell["attention_auroc"]) for cell in found]
+            row.append(f"{np.mean(slide):.2f} / {np.mean(places):.2f} ({len(found)})" if found else "")
+        rows.append(row)
+    return (
+        "## Planted bags\n\nSlide AUROC / localisation AUROC (draws). Small bags have 2,000 to 5,000 rows, large ones 20,000 to 50,000; the "
+        "share is that of witnesses in positive bags. 48 bags to learn from, 20 epochs, default settings. Localisation is by evidence "
+        f"where a method gives it, else by attention.\n\n{table(['method', *kinds], rows)}\n"
+    )
+
+
+def placed(evidence: float | None, attention: float | None) -> float:
+    """Evidence where there is some: not the better of the two."""
+    found = attention if evidence is None else evidence
+    return float("nan") if found is None else found
+
+
+# ---- cost ----
+
+
+def cost_section(cost: Mapping[str, Any]) -> str:
+    parts = [f"## Cost\n\n{cost['machine'].split(';')[0]}, {cost['threads']} threads.\n"]
+    if "packed" in cost:
+        rows = [
+            [name, f"{f['s']:.3f}", f"{f['ratio']:.2f}", f"{f['ratios'][0]:.2f} to {f['ratios'][-1]:.2f}"]
+            for name, f in cost["packed"].items()
+        ]
+        parts.append(
+            "A training step of gated ABMIL on 8 bags of log-uniform lengths from 50 to 4,000 rows of 1,024 numbers, hidden 512; CPU "
+            f"time of all threads, ways taking turns on the same bags.\n\n{table(['way', 'CPU s', 'to packed', 'least to most'], rows)}\n"
+        )
+    if "methods" in cost:
+        sizes = list(next(iter(cost["methods"].values())))
+        head = ["method", *(f"{int(size):,} rows: s a step, MB" for size in sizes)]
+        rows = [[f"`{name}`", *(cell_of(found.get(size)) for size in sizes)] for name, found in cost["methods"].items()]
+        parts.append(
+            "A training step on that many rows of 512 numbers (one bag, or as many as the method needs), CPU seconds of all threads, and "
+            f"the peak of memory over the process before.\n\n{table(head, rows)}\n"
+        )
+    return "\n".join(parts)
+
+
+def cell_of(found: Mapping[str, Any] | None) -> str:
+    return f"{found['train_s']:.2f} s, {found['peak_mb']:.0f} MB" if found else "not finished in 30 min"
+
+
+if __name__ == "__main__":
+    main()
