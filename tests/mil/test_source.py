@@ -2,14 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from coverslip.base.errors import FeatureError, TableError
-from coverslip.mil import BagSource, Target
+from coverslip.mil import BagSource, LabelledBags, Target
 from coverslip.mil.source import SLIDE_GAP_UM, BagBatches
 from coverslip.store import Features
 from coverslip.synthetic import PlantedBags
@@ -192,3 +195,89 @@ def test_rows_keep_their_keys_whatever_is_drawn(source: BagSource) -> None:
     assert drawn.keys is not None
     assert torch.equal(drawn.x, whole.x[drawn.keys])
     assert torch.equal(drawn.take(drawn.keys % 2 == 0).keys, drawn.keys[drawn.keys % 2 == 0])
+
+
+def imbalanced(planted: PlantedBags, features_of: Make, y: list[int]) -> BagSource:
+    return BagSource(features_of(planted)[: len(y)], target=Target(torch.tensor(y)))
+
+
+classes_of_24 = st.lists(st.integers(0, 2), min_size=2, max_size=24)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(y=classes_of_24, size=st.integers(1, 7), world=st.integers(1, 3), epoch=st.integers(0, 5))
+def test_balanced_epochs_have_as_many_of_each_class_and_bags_take_turns(
+    planted: PlantedBags, features_of: Make, y: list[int], size: int, world: int, epoch: int
+) -> None:
+    batches = BagBatches(imbalanced(planted, features_of, y), size=size, seed=1, sampling="balanced")
+    shards = [batches.shard(rank, world) for rank in range(world)]
+    drawn = [[shard._places(epoch, i) for shard in shards] for i in range(len(shards[0]))]
+    places = [place for step in drawn for share in step for place in share]
+    assert all(share for step in drawn for share in step), "a process without bags"
+    counts = [sum(y[place] == c for place in places) for c in set(y)]
+    # A step of which a process would have nothing gives it another's bag again.
+    assert max(counts) - min(counts) <= (1 if world == 1 else len(drawn) * world)
+    for c in set(y):
+        if world == 1:
+            often = [places.count(place) for place in range(len(y)) if y[place] == c]
+            assert max(often) - min(often) <= 1, "bags of a class do not take turns"
+    for step in drawn:
+        mine = [y[place] for share in step for place in share]
+        if world == 1 and len(drawn) > 1:
+            each = [mine.count(c) for c in set(y)]
+            assert max(each) - min(each) <= 2, "a batch has not its share of each class"
+
+
+def test_over_many_epochs_each_bag_of_a_class_is_drawn_alike(planted: PlantedBags, features_of: Make) -> None:
+    y = [0] * 20 + [1] * 4
+    batches = BagBatches(imbalanced(planted, features_of, y), size=6, seed=3, sampling="balanced")
+    epochs = 400
+    often = np.zeros(24)
+    for epoch in range(epochs):
+        for i in range(len(batches)):
+            np.add.at(often, batches._places(epoch, i), 1)
+    assert often[:20].sum() == often[20:].sum() == epochs * 12
+    assert (often[20:] == epochs * 3).all()
+    # 12 of 20 without repeats: chi-square with 19 degrees, whose .999 quantile is 43.8.
+    expected, variance = epochs * 12 / 20, epochs * 0.6 * 0.4 * 20 / 19
+    assert ((often[:20] - expected) ** 2 / variance).sum() < 43.8
+
+
+def test_balanced_batches_depend_on_epoch_and_place_alone(planted: PlantedBags, features_of: Make) -> None:
+    source = imbalanced(planted, features_of, [0] * 20 + [1] * 4)
+    batches, others = (BagBatches(source, size=6, seed=0, max_rows=5, sampling="balanced") for _ in range(2))
+    for i in range(len(batches)):
+        batches.batch(0, i)
+    assert torch.equal(batches.batch(1, 2).bags.x, others.batch(1, 2).bags.x)
+    assert batches.describe(1, 2) == ", ".join(others.batch(1, 2).bags.slides)
+
+
+def test_a_bag_that_comes_again_in_an_epoch_shows_other_rows(planted: PlantedBags, features_of: Make) -> None:
+    source = imbalanced(planted, features_of, [0] * 20 + [1] * 4)
+    batches = BagBatches(source, size=6, seed=0, max_rows=3, sampling="balanced")
+    shown: dict[str, list[torch.Tensor]] = {}
+    for i in range(len(batches)):
+        for bag in batches.batch(0, i).bags.unpack():
+            shown.setdefault(bag.slides[0], []).append(bag.x)
+    assert any(not torch.equal(rows[0], rows[1]) for rows in shown.values() if len(rows) > 1)
+
+
+def test_steps_of_one_bag_do_not_go_class_by_class(planted: PlantedBags, features_of: Make) -> None:
+    batches = BagBatches(imbalanced(planted, features_of, [0] * 20 + [1] * 4), size=1, seed=0, sampling="balanced")
+    classes = [int(batches.batch(0, i).target.y) for i in range(len(batches))]
+    assert sum(a != b for a, b in pairwise(classes)) > 5
+
+
+def test_an_augment_gets_its_chance_from_epoch_and_place(source: BagSource) -> None:
+    def noise(batch: LabelledBags, rng: np.random.Generator) -> LabelledBags:
+        return replace(batch, bags=batch.bags.with_x(batch.bags.x + float(rng.random())))
+
+    batches, others = (BagBatches(source, size=5, seed=0, augment=noise) for _ in range(2))
+    for i in range(len(batches)):
+        batches.batch(0, i)
+    assert torch.equal(batches.batch(1, 2).bags.x, others.batch(1, 2).bags.x)
+    plain = BagBatches(source, size=5, seed=0)
+    shifts = {float((batches.batch(e, i).bags.x - plain.batch(e, i).bags.x).mean()) for e in (0, 1) for i in (0, 1)}
+    assert len(shifts) == 4
+    shards = [batches.shard(rank, 2) for rank in range(2)]
+    assert all(shard.augment is noise for shard in shards)

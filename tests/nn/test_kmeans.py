@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -29,5 +31,5 @@ def test_a_pass_never_makes_rows_lie_farther_from_their_means() -> None:
         return sum(float((x[found == k] - x[found == k].mean(0)).square().sum()) for k in found.unique())
 
     costs = [spread(passes) for passes in range(8)]
-    assert all(later <= earlier + 1e-3 for earlier, later in zip(costs, costs[1:]))
+    assert all(later <= earlier + 1e-3 for earlier, later in pairwise(costs))
     assert costs[-1] < costs[0]
