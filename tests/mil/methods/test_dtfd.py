@@ -92,7 +92,7 @@ def slow(method: Dtfd, x: Tensor, turn: list[list[int]], outputs: int) -> tuple[
         a = gated(method.scores1, h[rows])
         f = a @ h[rows]
         tier1.append(w1 @ f + c1)
-        cam = (a[:, None] * h[rows]) @ w1.T + c1
+        cam = (a[:, None] * h[rows]) @ w1.T
         p = np.exp(cam) / np.exp(cam).sum(1, keepdims=True)
         columns = [cam[:, 0]] if outputs == 1 else [p[:, 1]] if outputs == 2 else list(p.T)
         for sign in {"afs": [], "max_s": [1], "max_min_s": [1, -1]}[method.distil]:

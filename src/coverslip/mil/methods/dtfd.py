@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional
 
 from coverslip.base.study import FitSettings
 from coverslip.mil.bags import BagOutput, Bags, LearningSet, StagedAggregator
@@ -178,7 +179,7 @@ class Dtfd(StagedAggregator):
 
     def _activation(self, ah: Tensor) -> Float[Tensor, "m c"]:
         """What rows are ranked by: one column for up to two outputs, else one an output."""
-        logits = full(self.classifier1(ah)).detach()  # the bias shifts every row alike
+        logits = full(functional.linear(ah, self.classifier1.weight.detach()))
         k = logits.shape[1]
         if k == 1:
             return logits
