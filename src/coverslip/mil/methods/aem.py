@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from coverslip.base.errors import SettingsError
 from coverslip.mil.bags import Aggregator, BagOutput, Bags, LearningSet
 from coverslip.mil.build import build_aggregator
+from coverslip.mil.source import LabelledBags
 from coverslip.mil.supervised import Supervised
 from coverslip.mil.target import Target
 from coverslip.mil.tasks.contract import Task
 from coverslip.nn.segments import Segments, entropy, full
-from coverslip.train import Objective
+from coverslip.train import Objective, StepOutput
 from coverslip.train.modes import evaluating
+from coverslip.train.objective import Around
+from coverslip.train.schedules import cosine
 
 ENTRIES = {
     "aem": {
@@ -44,14 +47,18 @@ class Aem(Aggregator):
         H = -sum of a log a                      nats, between 0 and log N; with `normalise`, H / log N
         loss = the host's loss - entropy_weight * mean of H over branches and bags
 
+    With `anneal` the weight falls from entropy_weight at the first step to 0 at the last along half a cosine.
+
     `host` is any method that has attention and is trained on the task's loss and terms of its own; options other than
     those below are the host's. Logits, attention and evidence are the host's, and so is inference. With
     entropy_weight = 0 training is the host's too, bit for bit.
 
     The paper's entropy is not normalised, so that large bags are regularised more; a bag of one row has H = 0 either
     way. Its released code has a weight of 0 unless told, and .1 in its commands: ours is .1. There the entropy is
-    summed over the whole tensor of one bag; here it is a bag's own, whatever else is in the batch. It is computed as
-    logsumexp(log a) - sum of a log a, in float32 or wider, so rows that are masked or underflow add nothing.
+    summed over the whole tensor of one bag; here it is a bag's own, whatever else is in the batch. The paper anneals in
+    its third version, not in the first two nor in its code, and here where it is asked to; that the weight ends at 0 is
+    our reading. H is computed as logsumexp(log a) - sum of a log a, in float32 or wider, so rows that are masked or
+    underflow add nothing.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Aem(Aggregator):
         host: str = "abmil",
         entropy_weight: float = 0.1,
         normalise: bool = False,
+        anneal: bool = False,
         **host_options: Any,
     ) -> None:
         super().__init__()
@@ -73,7 +81,7 @@ class Aem(Aggregator):
         self.uses_positions, self.order_matters = self.host.uses_positions, self.host.order_matters
         self.least_bags, self.sampling = self.host.least_bags, self.host.sampling
         self.host_name = host
-        self.entropy_weight, self.normalise = entropy_weight, normalise
+        self.entropy_weight, self.normalise, self.anneal = entropy_weight, normalise, anneal
         if not _has_attention(self.host, dim):
             raise SettingsError(f"aggregator.options.host = {host!r} has no attention to regularise.", fix=_HOSTS)
 
@@ -87,12 +95,26 @@ class Aem(Aggregator):
 
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective | None:
         own = self.host.objective(network, task, learns)
-        if own is None or isinstance(own, Supervised):
-            return own
-        raise SettingsError(
-            f"aggregator.options.host = {self.host_name!r} has a training step of its own, which takes no entropy.",
-            fix=_HOSTS,
-        )
+        # Another step may never come by this method's forward, and the entropy would be lost without a word.
+        if own is not None and type(own).forward is not Supervised.forward:
+            raise SettingsError(
+                f"aggregator.options.host = {self.host_name!r} has a training step of its own, which takes no entropy.",
+                fix=_HOSTS,
+            )
+        if self.anneal and self.entropy_weight > 0:
+            return Annealed(own or Supervised(network, task))
+        return own
+
+
+class Annealed(Around):
+    """The step of `inner` with the weight of its entropy falling to 0."""
+
+    def forward(self, batch: LabelledBags, progress: float) -> StepOutput:
+        output: StepOutput = self.inner(batch, progress)
+        term = output.parts["entropy"]
+        share = cosine(1.0, 0.0, progress)
+        parts = {**output.parts, "entropy": share * term}
+        return StepOutput(output.loss - (1 - share) * term, parts, output.outputs)
 
 
 _HOSTS = 'Choose a host with attention that is trained on its own logits, such as "abmil", "clam_sb" or "acmil".'
