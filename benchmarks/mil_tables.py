@@ -165,8 +165,9 @@ def classic_section(plans: Mapping[str, Any]) -> str:
                 f"{plan} {value:.3f} (two binomial standard errors: {value - 2 * error:.3f} to {value + 2 * error:.3f})"
             )
     return (
-        "## Classic sets\n\nAccuracy, mean of 10 folds drawn 5 times, at Coverslip's defaults for whole slides (no setting was made for "
-        f"these sets). Published for attention pooling: {'; '.join(notes)}.\n\n{table(['method', *names], rows)}\n"
+        "## Classic sets\n\nAccuracy, mean of 10 folds drawn 5 times, at the defaults for whole slides: no setting "
+        f"was made for these sets. Published for attention pooling: {'; '.join(notes)}.\n\n"
+        f"{table(['method', *names], rows)}\n"
     )
 
 
@@ -180,7 +181,7 @@ def accuracy(cell: Mapping[str, Any] | None) -> str:
 def imbalance_section(plans: Mapping[str, Any]) -> str:
     """AUROC and AUPRC on whole test folds after training on few positives."""
     names = [plan for plan in IMBALANCE if plan in plans]
-    entries = [entry for entry in next(iter(plans[plan] for plan in names))]
+    entries = list(plans[names[0]])
     rows = [
         [f"`{entry}`", *(mean_of(plans[plan].get(entry), metric) for plan in names for metric in ("auroc", "auprc"))]
         for entry in entries
