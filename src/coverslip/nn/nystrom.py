@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from coverslip.nn.attention import attend
 from coverslip.nn.segments import Segments, full, mean
 
 
@@ -103,11 +104,11 @@ class NystromAttention(nn.Module):
     def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         rows = q.shape[1]
         if self._exact(rows):
-            return _attend(q, k, v)
+            return attend(q, k, v)
         q, k, v = self._in_front(q), self._in_front(k), self._in_front(v)
         ql, kl = self._landmarks(q), self._landmarks(k)
-        seen = self._inverse(ql, kl) @ _attend(ql, k, v)  # (heads, m, e)
-        return _attend(q, kl, seen)[:, -rows:]
+        seen = self._inverse(ql, kl) @ attend(ql, k, v)  # (heads, m, e)
+        return attend(q, kl, seen)[:, -rows:]
 
     def _first_weights(self, q: Tensor, k: Tensor) -> Tensor:
         rows = q.shape[1]
@@ -156,8 +157,3 @@ def pseudo_inverse(
         az = a @ z
         z = 0.25 * z @ (13 * one - az @ (15 * one - az @ (7 * one - az)))
     return z
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T) v of (heads, n, e), without keeping the weights; q is scaled."""
-    return F.scaled_dot_product_attention(q[None], k[None], v[None], scale=1.0)[0]

@@ -18,9 +18,10 @@ from coverslip.mil.bags import BagOutput, Bags, LearningSet, StagedAggregator
 from coverslip.mil.supervised import Supervised
 from coverslip.mil.target import Target
 from coverslip.mil.tasks.contract import Task
+from coverslip.nn.attention import logit_shares
 from coverslip.nn.layers import Projection, default_hidden
 from coverslip.nn.nystrom import FirstRow, NystromAttention
-from coverslip.nn.segments import full, total
+from coverslip.nn.segments import total
 from coverslip.train import Objective
 from coverslip.train.optim import lookahead_radam
 
@@ -48,9 +49,9 @@ class TransMil(StagedAggregator):
         z = LN(c)                                        BagOutput.embedding (b, hidden)
         logits = W z + b
 
-    Attention is that of `coverslip.nn.nystrom`, and exact for bags below `landmarks` rows. Where all rows look alike,
-    `iterations` of 6 leave its inverse unfinished, and the token's own view is lost in that of the rows; 20 cost little
-    beside the rest. The square knows the order of rows, not where tiles lie: order_matters.
+    Attention is that of `coverslip.nn.nystrom`, and exact for bags below `landmarks` rows. Where rows look alike, 6
+    `iterations` leave its inverse unfinished, and the token's own view is lost in that of the rows; more bring it back.
+    The square knows the order of rows, not where tiles lie: order_matters.
 
     BagOutput.attention (m, heads) is the token's row of the second attention, A1 pinv(A2) A3 for that row alone,
     without the token itself, its slightly negative entries set to zero, and scaled to 1 over a bag. Evidence is what a
@@ -131,7 +132,9 @@ class TransMil(StagedAggregator):
             self.classifier(z),
             z,
             attention=_normalised(weights, bags),
-            evidence=self._evidence(shares, full(c), bags),
+            evidence=logit_shares(
+                shares.flatten(1), self.attention_2.out.weight, c, self.norm_out, self.classifier, bags.segments
+            ),
         )
 
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective | None:
@@ -158,14 +161,6 @@ class TransMil(StagedAggregator):
             back = torch.argsort(order)
             weights, shares = weights[back], shares[back]
         return x[0] + first.out, weights, shares
-
-    def _evidence(self, shares: Tensor, c: Tensor, bags: Bags) -> Tensor:
-        """Each row's term of W (c - mean c) scale / sd, where its part of c is W_o applied to its share."""
-        norm, out = self.norm_out, self.attention_2.out
-        spread = (c.var(1, correction=0) + norm.eps).sqrt()  # (b)
-        through = full(self.classifier.weight * norm.weight)
-        through = (through - through.mean(1, keepdim=True)) @ full(out.weight)  # (outputs, heads * e)
-        return shares.flatten(1) @ through.T / spread[bags.seg].unsqueeze(1)
 
 
 class SquareConvolution(nn.Module):

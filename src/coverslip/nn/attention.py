@@ -1,0 +1,44 @@
+"""Attention whose matrix is never made, and what single rows add to logits behind a norm."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from coverslip.nn.segments import Segments, full
+
+# What the fused kernels of GPUs take in every precision.
+_ALIGNED = 8
+
+
+def attend(q: Float[Tensor, "h n e"], k: Float[Tensor, "h m e"], v: Float[Tensor, "h m f"]) -> Float[Tensor, "h n f"]:
+    """softmax(q k^T) v of each head, in memory of n + m, forward and backward.
+
+    torch's fused kernels go over it in blocks. They want one width for all three, so narrower ones are filled up with
+    zeros, which change no product.
+    """
+    width = -(-max(q.shape[-1], v.shape[-1]) // _ALIGNED) * _ALIGNED
+    wide_q, wide_k, wide_v = (F.pad(values, (0, width - values.shape[-1])).unsqueeze(0) for values in (q, k, v))
+    return F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.0)[0, :, :, : v.shape[-1]]
+
+
+def logit_shares(
+    shares: Float[Tensor, "m e"],
+    out: Float[Tensor, "d e"],
+    c: Float[Tensor, "b d"],
+    norm: nn.LayerNorm,
+    classifier: nn.Linear,
+    segments: Segments,
+) -> Float[Tensor, "m k"]:
+    """What each row adds to classifier(norm(c)), where its part of its bag's c is `out` applied to its share.
+
+    A norm subtracts a mean, divides by a spread and scales. All but the spread is linear; with the spread that c has,
+    the terms of c's parts add up to the logits, less the biases: Kobayashi et al. 2021, https://arxiv.org/abs/2109.07152.
+    """
+    with torch.autocast(c.device.type, enabled=False):
+        slope = full(classifier.weight * norm.weight)  # (k, d)
+        slope = (slope - slope.mean(1, keepdim=True)) @ full(out)  # (k, e)
+        spread = (full(c).var(1, correction=0) + norm.eps).sqrt()  # (b)
+        return full(shares) @ slope.T / spread[segments.ids].unsqueeze(1)
