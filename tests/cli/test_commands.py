@@ -12,7 +12,20 @@ import pytest
 from coverslip import __version__
 from coverslip.base.registry import REGISTRIES
 
-COMMANDS = ("demo", "check", "run", "embed", "status", "train", "predict", "heatmap", "report", "list", "convert")
+COMMANDS = (
+    "demo",
+    "check",
+    "run",
+    "embed",
+    "status",
+    "train",
+    "compare",
+    "predict",
+    "heatmap",
+    "report",
+    "list",
+    "convert",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

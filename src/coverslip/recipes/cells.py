@@ -31,7 +31,7 @@ from coverslip.recipes.training_data import TrainingData
 from coverslip.store import RunFolder, write_table
 from coverslip.store.tables import read_predictions
 
-TRAINED, TESTED = "cell.json", "tested.csv"
+TRAINED, TESTED, TEST_RECORD = "cell.json", "tested.csv", "tested.json"
 
 # What a method that is wrong for these features raises while it computes: shapes, memory, values. A file that cannot be
 # written is no fault of the method and ends the comparison.
@@ -65,7 +65,7 @@ class Cell:
     @property
     def tested(self) -> dict[str, Any]:
         """What its prediction cost; empty where there is none of the same data and settings."""
-        found = read_json((self.folder / TESTED).with_suffix(".json"))
+        found = read_json(self.folder / TEST_RECORD)
         return found if found.get("digest") == self.digest and self.trained else {}
 
     def predictions(self, text: tuple[str, ...]) -> pd.DataFrame:
@@ -126,7 +126,7 @@ class CellTraining:
 
     def __call__(self, cell: Cell) -> str:
         folder, study = cell.folder, cell.study
-        for left in (TRAINED, TESTED):
+        for left in (TRAINED, TEST_RECORD, TESTED):
             (folder / left).unlink(missing_ok=True)
         went_on = (folder / CHECKPOINT).is_file()
         train = FoldTraining(study, RunFolder(Path(study.output)), self.data, self.progress)
@@ -186,7 +186,7 @@ class CellTest:
             return f"{type(error).__name__}: {error}"
         write_table(cell.folder / TESTED, labelled(said, self.data, cell.fold))
         told = {"digest": cell.digest, "seconds": round(cost.seconds, 4), "tiles": sum(test.lengths)}
-        write_json((cell.folder / TESTED).with_suffix(".json"), told)
+        write_json(cell.folder / TEST_RECORD, told)
         return ""
 
 

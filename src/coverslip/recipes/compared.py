@@ -34,7 +34,7 @@ class Compared:
 
 
 def compared_methods(
-    study: Study, folder: Path, asked: str | None, reference: str | None
+    study: Study, folder: Path, asked: str | None = None, reference: str | None = None
 ) -> tuple[list[Compared], str]:
     """The methods in the order they were named, and the reference among them; runs lie below `folder`.
 

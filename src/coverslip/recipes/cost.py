@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +30,8 @@ class Cost:
 def measured(device: str) -> Iterator[Cost]:
     """Measures its block. `device` is that of the settings: auto, cpu, cuda ...
 
-    The peak of a process is its high-water mark of resident memory, which Linux alone lets one set back; memory that
-    was held before and is used again is not seen.
+    The peak of a process is its high-water mark of resident memory, which Linux alone lets one set back, after what is
+    free went back to the system: a process that kept it would seem to need nothing. A few MB are noise.
     """
     cost = Cost()
     on_card = device != "cpu" and torch.cuda.is_available()
@@ -49,6 +51,11 @@ def measured(device: str) -> Iterator[Cost]:
 
 def _mark() -> int | None:
     """Sets the high-water mark back; the bytes held now, None where the system does not allow it."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):  # another library than glibc
+        return None
     try:
         _CLEAR.write_text("5")
     except OSError:
