@@ -22,6 +22,7 @@ from coverslip.mil.augment.smote import Smote
 from coverslip.mil.build import build_augment
 from coverslip.mil.source import SLIDE_GAP_UM
 from coverslip.mil.tasks.classification import Classification
+from coverslip.testing.augments import check_augment
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("psemix", {"rate": 1.0}),
@@ -56,8 +57,13 @@ def made(name: str, options: dict[str, Any]) -> Augment:
 lengths_and_classes = st.lists(st.tuples(st.integers(1, 60), st.integers(0, 2)), min_size=1, max_size=6)
 
 
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in AUGMENTS.names()), *VARIANTS])
+def test_every_augment_keeps_the_contract(name: str, options: dict[str, Any]) -> None:
+    check_augment(name, **options)
+
+
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(bags=lengths_and_classes, seed=st.integers(0, 10))
 def test_every_augment_gives_as_many_bags_of_finite_rows(
     name: str, options: dict[str, Any], bags: list[tuple[int, int]], seed: int
