@@ -61,7 +61,8 @@ class GnnVitCap(StagedAggregator):
 
     The abstract names the parts: deep embedded clustering, representatives by scalar dot attention, a graph by
     likeness, mean pooling. What it leaves open is chosen here and can be set: 16 clusters with centres that all bags
-    share and that begin at random on the sphere that u lies on; latent 16; 5 neighbours by cosine; 2 rounds of
+    share and that begin at random on the sphere that u lies on; latent 16; 3 neighbours by
+    cosine, for with 5 of 16 the evidence of a cluster spreads over the whole graph; 2 rounds of
     GraphSAGE (`gnn` "sage"; "gcn" and "gat" are there); `clustering` .1. In the paper the rows are features of a
     vision transformer that learns with the rest, and the pooled vector may begin a caption; here rows are stored
     features, and the vector is classified.
@@ -75,7 +76,7 @@ class GnnVitCap(StagedAggregator):
         hidden: int | None = None,
         clusters: int = 16,
         latent: int = 16,
-        neighbours: int = 5,
+        neighbours: int = 3,
         layers: int = 2,
         gnn: GraphKind = "sage",
         clustering: float = 0.1,
