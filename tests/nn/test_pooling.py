@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from coverslip.base.errors import SettingsError
 from coverslip.mil import build_aggregator
 from coverslip.nn.pooling import AttentionPool, Pooling, Weights
 from coverslip.nn.segments import Segments, total
+from coverslip.testing.aggregators import check_aggregator
 
 LENGTHS = (1, 2, 7, 40)
 DIM, BRANCHES = 6, 3
@@ -95,6 +98,19 @@ def test_a_generalised_mean_has_no_row_terms() -> None:
     assert part.row_terms(part(scores, h, segments), h, torch.zeros(2, BRANCHES, DIM)) is None
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weights": "sigmoid"},
+        {"pooling": "ggem"},
+        {"pooling": "low_rank", "heads": 3, "rank": 4},
+        {"pooling": "ggem", "weights": "sigmoid", "heads": 2, "groups": 1},
+    ],
+)
+def test_abmil_keeps_its_contract_with_every_part(options: dict[str, Any]) -> None:
+    check_aggregator("abmil", hidden=16, **options)
+
+
 def test_power_one_is_the_attention_mean_and_a_large_power_the_maximum() -> None:
     scores, h, segments = rows()
     h = h + 0.1
@@ -153,6 +169,11 @@ def test_attention_holds_where_every_sigmoid_underflows() -> None:
     segments = Segments.of_lengths((4,))
     pooled = AttentionPool(1, weights="sigmoid")(torch.full((4, 1), -1e4), torch.ones(4, 1), segments)
     assert torch.allclose(pooled.attention, torch.full((4, 1), 0.25))
+
+
+def test_a_rank_of_nothing_is_refused() -> None:
+    with pytest.raises(SettingsError, match="rank is 1 or more"):
+        build_aggregator("abmil", 8, 2, {"pooling": "low_rank", "rank": 0})
 
 
 def test_more_groups_than_channels_are_refused() -> None:

@@ -74,6 +74,8 @@ class AttentionPool(nn.Module):
         self.weights, self.pooling = weights, pooling
         self.width = rank if pooling == "low_rank" else dim
         if pooling == "low_rank":
+            if rank < 1:
+                raise ValueError("rank is 1 or more")
             self.down = nn.Parameter(torch.empty(branches, rank, dim).uniform_(-(dim**-0.5), dim**-0.5))
         if pooling == "ggem":
             if not 1 <= groups <= dim:
