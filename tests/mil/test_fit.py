@@ -197,6 +197,25 @@ def test_a_method_may_bring_its_own_objective_and_rates(
     assert not torch.allclose(trained["aggregator.classifier.weight"], fresh["aggregator.classifier.weight"])
 
 
+class Drawing(Abmil):
+    """Draws weights only when training begins."""
+
+    def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> None:
+        nn.init.normal_(self.classifier.weight)
+
+
+def test_what_an_objective_draws_depends_on_the_seed_alone(
+    source: BagSource, quick: FitSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = AGGREGATORS.load
+    monkeypatch.setattr(AGGREGATORS, "load", lambda name: Drawing if name == "abmil" else load(name))
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(weights(fit_bags(source, None, task(), "abmil", quick))["aggregator.classifier.weight"])
+    assert torch.equal(*found)
+
+
 def test_half_the_data_in_bfloat16_still_learns(source: BagSource, quick: FitSettings) -> None:
     settings = quick.model_copy(update={"precision": "bf16", "epochs": 10})
     history = fit_bags(source, None, task(), "abmil", settings).card.training["history"]

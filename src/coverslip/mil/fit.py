@@ -83,10 +83,7 @@ def fit_bags(
         model.standardise.set(*moments)
         if augment is not None:
             augment.learn(*moments)
-    learns = LearningSet(len(train), sum(train.lengths), train.target)
-    learnt = model.task.as_drawn(train.target, list(train.patients)) if sampling == "balanced" else model.task
-    objective = model.aggregator.objective(model, learnt, learns) or Supervised(model, learnt)
-    objective = _averaged(SharpnessAware(objective, settings.sam) if settings.sam else objective, settings)
+    objective = _objective(model, train, sampling, settings)
     batches = BagBatches(
         train,
         size=settings.batch,
@@ -150,6 +147,18 @@ class PatientLosses:
     def _batch(self, run: list[int]) -> LabelledBags:
         assert self._source.target is not None
         return LabelledBags(self._source.bags(run), self._source.target.take(torch.tensor(run))).to(self._device)
+
+
+def _objective(model: SlideModel, train: BagSource, sampling: str, settings: FitSettings) -> Objective:
+    """The method's own training step or the plain one, inside whatever the settings put around it."""
+    assert train.target is not None
+    learns = LearningSet(len(train), sum(train.lengths), train.target)
+    task = model.task.as_drawn(train.target, list(train.patients)) if sampling == "balanced" else model.task
+    # What an objective draws for itself depends on the seed alone, as the network's weights do.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(settings.seed, "objective"))
+        objective = model.aggregator.objective(model, task, learns) or Supervised(model, task)
+    return _averaged(SharpnessAware(objective, settings.sam) if settings.sam else objective, settings)
 
 
 def _with_enough_bags(

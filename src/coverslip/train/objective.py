@@ -60,7 +60,8 @@ class Objective(nn.Module, ABC):
 
     def optimiser(self, settings: FitSettings) -> torch.optim.Optimizer:
         """The optimiser over `parameter_groups`: AdamW."""
-        return adamw(self.parameter_groups(settings))
+        # Fabric does not clip the scaled gradients of fp16 for a fused optimiser.
+        return adamw(self.parameter_groups(settings), fused=settings.precision != "fp16")
 
 
 class Around(Objective):
