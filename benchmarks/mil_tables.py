@@ -188,8 +188,8 @@ def imbalance_section(plans: Mapping[str, Any]) -> str:
     ]
     head = ["training", *(f"{IMBALANCE[plan]}, {metric}" for plan in names for metric in ("AUROC", "AUPRC"))]
     return (
-        "## Few positives\n\nLung, 5 patient folds: positives are thinned out to a share of the training patients; test folds are "
-        f"whole.\n\n{table(head, rows)}\n"
+        "## Few positives\n\nLung, 5 patient folds: positives are thinned out to a share of the training patients; "
+        f"test folds are whole.\n\n{table(head, rows)}\n"
     )
 
 
@@ -213,9 +213,10 @@ def planted_section(cells: Mapping[str, Any]) -> str:
             row.append(f"{np.mean(slide):.2f} / {np.mean(places):.2f} ({len(found)})" if found else "")
         rows.append(row)
     return (
-        "## Planted bags\n\nSlide AUROC / localisation AUROC (draws). Small bags have 2,000 to 5,000 rows, large ones 20,000 to 50,000; the "
-        "share is that of witnesses in positive bags. 48 bags to learn from, 20 epochs, default settings. Localisation is by evidence "
-        f"where a method gives it, else by attention.\n\n{table(['method', *kinds], rows)}\n"
+        "## Planted bags\n\nSlide AUROC / localisation AUROC (draws). Small bags have 2,000 to 5,000 rows, large ones "
+        "20,000 to 50,000; the share is that of witnesses in positive bags. 48 bags to learn from, 20 epochs, default "
+        "settings. Localisation is by evidence where a method gives it, else by attention."
+        f"\n\n{table(['method', *kinds], rows)}\n"
     )
 
 
@@ -236,16 +237,17 @@ def cost_section(cost: Mapping[str, Any]) -> str:
             for name, f in cost["packed"].items()
         ]
         parts.append(
-            "A training step of gated ABMIL on 8 bags of log-uniform lengths from 50 to 4,000 rows of 1,024 numbers, hidden 512; CPU "
-            f"time of all threads, ways taking turns on the same bags.\n\n{table(['way', 'CPU s', 'to packed', 'least to most'], rows)}\n"
+            "A training step of gated ABMIL on 8 bags of log-uniform lengths from 50 to 4,000 rows of 1,024 numbers, "
+            "hidden 512; CPU time of all threads, ways taking turns on the same bags.\n\n"
+            f"{table(['way', 'CPU s', 'to packed', 'least to most'], rows)}\n"
         )
     if "methods" in cost:
         sizes = list(next(iter(cost["methods"].values())))
         head = ["method", *(f"{int(size):,} rows: s a step, MB" for size in sizes)]
         rows = [[f"`{name}`", *(cell_of(found.get(size)) for size in sizes)] for name, found in cost["methods"].items()]
         parts.append(
-            "A training step on that many rows of 512 numbers (one bag, or as many as the method needs), CPU seconds of all threads, and "
-            f"the peak of memory over the process before.\n\n{table(head, rows)}\n"
+            "A training step on that many rows of 512 numbers (one bag, or as many as the method needs), CPU seconds of "
+            f"all threads, and the peak of memory over the process before.\n\n{table(head, rows)}\n"
         )
     return "\n".join(parts)
 
