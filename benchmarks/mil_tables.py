@@ -246,8 +246,8 @@ def cost_section(cost: Mapping[str, Any]) -> str:
         head = ["method", *(f"{int(size):,} rows: s a step, MB" for size in sizes)]
         rows = [[f"`{name}`", *(cell_of(found.get(size)) for size in sizes)] for name, found in cost["methods"].items()]
         parts.append(
-            "A training step on that many rows of 512 numbers (one bag, or as many as the method needs), CPU seconds of "
-            f"all threads, and the peak of memory over the process before.\n\n{table(head, rows)}\n"
+            "A training step on that many rows of 512 numbers (one bag, or as many as the method needs), CPU seconds "
+            f"of all threads, and the peak of memory over the process before.\n\n{table(head, rows)}\n"
         )
     return "\n".join(parts)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from coverslip.base.errors import SettingsError
 from coverslip.mil import Bags, LabelledBags, LearningSet, Target, build_aggregator
-from coverslip.mil.methods.clam import Clam, ClamOutput
+from coverslip.mil.methods._clam import Clam, ClamOutput
 from coverslip.mil.target import Mixture
 from coverslip.mil.tasks.classification import Classification
 from coverslip.mil.tasks.regression import Regression

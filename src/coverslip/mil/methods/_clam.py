@@ -1,4 +1,4 @@
-"""CLAM: attention pooling whose most and least attended tiles learn to tell their class.
+"""What both kinds of CLAM share: attention pooling whose most and least attended tiles learn to tell their class.
 
 Lu, Williamson, Chen, Chen, Barbieri, Mahmood: Data-efficient and weakly supervised computational pathology on
 whole-slide images, Nature Biomedical Engineering 2021, https://arxiv.org/abs/2004.09666.
@@ -28,23 +28,6 @@ from coverslip.nn.layers import AttentionScores, Projection, default_hidden
 from coverslip.nn.pooling import AttentionPool, Pooling, Weights
 from coverslip.nn.segments import Segments, full, rank, total
 from coverslip.train import Objective
-
-ENTRIES = {
-    "clam_sb": {
-        "build": "ClamSb",
-        "summary": "gated attention pooling with pseudo-labels for the most and least attended rows",
-        "origin": "Lu et al. 2021, arXiv:2004.09666",
-        "licence": "Apache-2.0",
-        "needs": "a classification task",
-    },
-    "clam_mb": {
-        "build": "ClamMb",
-        "summary": "CLAM with an attention branch for each class",
-        "origin": "Lu et al. 2021, arXiv:2004.09666",
-        "licence": "Apache-2.0",
-        "needs": "a classification task",
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -168,22 +151,6 @@ class Clam(StagedAggregator):
         if self.scores.w.out_features == 1:
             return w.unsqueeze(1)
         return torch.eye(len(w), dtype=w.dtype, device=w.device).unsqueeze(2) * w.unsqueeze(1)
-
-
-class ClamSb(Clam):
-    """CLAM with a single attention branch for all classes."""
-
-    @staticmethod
-    def num_branches(num_outputs: int) -> int:
-        return 1
-
-
-class ClamMb(Clam):
-    """CLAM with an attention branch for each class; with one output it is `clam_sb`."""
-
-    @staticmethod
-    def num_branches(num_outputs: int) -> int:
-        return num_outputs
 
 
 class ClamObjective(Supervised):
