@@ -8,6 +8,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import openslide
 import pytest
 import tifffile
 
@@ -47,6 +48,35 @@ def test_a_stored_tile_that_no_memory_holds_is_refused_before_it_is_read(tmp_pat
     for reader in (TiffReader, OpenSlideReader):
         with pytest.raises(SlideError, match="30000 x 30000 px, too much to hold in memory"):
             reader(path)
+
+
+def test_a_damaged_piece_is_decoded_once_however_many_tiles_lie_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """240 tiles in one stored tile of 4096 px took 10 s: its memory was reserved and cleared for each of them."""
+    path = tmp_path / "a.tif"
+    image = np.random.default_rng(0).integers(0, 255, (256, 512, 3)).astype(np.uint8)
+    tifffile.imwrite(path, image, tile=(256, 256), photometric="rgb", compression="zlib")
+    with tifffile.TiffFile(path) as tif:
+        first = tif.pages.first.dataoffsets[0]
+    data = bytearray(path.read_bytes())
+    data[first : first + 100] = bytes(100)
+    path.write_bytes(bytes(data))
+    asked = []
+    read_region = openslide.OpenSlide.read_region
+    monkeypatch.setattr(
+        openslide.OpenSlide, "read_region", lambda self, *where: asked.append(where) or read_region(self, *where)
+    )
+    with Slide.open(path, mpp=0.5, reader="openslide") as slide:
+        asked.clear()
+        for x in (0, 64, 128):
+            with pytest.raises(SlideError) as caught:
+                slide.read_level(0, Box(x, 64, 64, 64))
+            assert caught.value.code == "decode_failed"
+        assert len(asked) == 1
+        np.testing.assert_array_equal(slide.read_level(0, Box(256, 0, 64, 64)), image[:64, 256:320])
+        with pytest.raises(SlideError):
+            slide.read_level(0, Box(250, 0, 64, 64))
 
 
 def test_a_damaged_tile_is_no_difference_between_readers(tmp_path: Path) -> None:

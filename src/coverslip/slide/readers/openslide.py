@@ -46,6 +46,8 @@ class OpenSlideReader(Reader):
         self.info = _info(self._handle)
         self._background = _background(self.info.properties.get("openslide.background-color"))
         self._scales = self._handle.level_downsamples
+        self._pieces = [_piece_size(self._handle, level) for level in range(len(self._scales))]
+        self._lost: dict[tuple[int, int, int], str] = {}  # level, column and row of a stored tile -> why
 
     @classmethod
     def sees(cls, path: Path) -> bool:
@@ -55,13 +57,34 @@ class OpenSlideReader(Reader):
     def read_level(self, level: int, box: Box) -> UInt8[ndarray, "h w 3"]:
         scale = self._scales[level]
         corner = (round(box.x * scale), round(box.y * scale))
+        piece = self._only_piece(level, box)
+        if piece in self._lost:
+            raise openslide.OpenSlideError(self._lost[piece])
         handle = self._handle
         try:
             rgba = np.asarray(handle.read_region(corner, level, (box.width, box.height)))
-        except openslide.OpenSlideError:
+        except openslide.OpenSlideError as error:
             self._replace(handle)
+            if piece is not None:
+                self._lost[piece] = str(error)
             raise
         return self._on_background(rgba, box)
+
+    def _only_piece(self, level: int, box: Box) -> tuple[int, int, int] | None:
+        """The stored tile that holds the whole box; None where there are several, or where nobody knows.
+
+        A stored tile may be large, and OpenSlide would reserve and clear its memory for each of ours that lies in it
+        only to find it damaged again.
+        """
+        size, piece = self.info.levels[level], self._pieces[level]
+        if not (piece.width and piece.height):
+            return None
+        # A pixel more on each side: OpenSlide takes corners in pixels of level 0, rounded.
+        columns, rows = (
+            {max(0, start - 1) // step, min(start + length, whole - 1) // step}
+            for start, length, step, whole in zip(box[:2], box[2:], piece, size)
+        )
+        return (level, columns.pop(), rows.pop()) if len(columns) == len(rows) == 1 else None
 
     def _replace(self, dead: openslide.OpenSlide) -> None:
         # After one bad tile OpenSlide refuses every later read of the handle; the other tiles deserve a new one.
@@ -105,15 +128,18 @@ class OpenSlideReader(Reader):
 def _refuse_giants(handle: openslide.OpenSlide) -> None:
     """Raises where a stored tile is larger than any scanner writes."""
     for level in range(len(handle.level_dimensions)):
-        width, height = (
-            int(handle.properties.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("width", "height")
-        )
+        width, height = _piece_size(handle, level)
         if width * height > _MAX_TILE_PX:
             raise SlideError(
                 f"A stored tile of level {level} has {width} x {height} px, too much to hold in memory.",
                 code="unreadable",
                 fix="Convert it to a tiled, pyramidal TIFF.",
             )
+
+
+def _piece_size(handle: openslide.OpenSlide, level: int) -> Size:
+    """The size of a stored tile; 0 x 0 where OpenSlide does not say."""
+    return Size(*(int(handle.properties.get(f"openslide.level[{level}].tile-{s}", 0)) for s in ("width", "height")))
 
 
 def _info(handle: openslide.OpenSlide) -> SlideInfo:
