@@ -11,7 +11,7 @@ import torch
 
 from coverslip.base.errors import EncoderError, FeatureError, SlideError, StoreError
 from coverslip.base.geometry import Tiles, TileSpec
-from coverslip.encoders import EncoderInfo, encoder
+from coverslip.encoders import EncoderInfo, encoder, engine
 from coverslip.encoders.advice import advise
 from coverslip.encoders.encoder import Encoder
 from coverslip.encoders.engine import Engine, Outcome, SlideWork
@@ -297,6 +297,32 @@ def test_rows_that_wait_for_the_disk_are_written_together():
     sink = Rows(400, delay=0.02)
     run([FakeSlide("a", 400)], sinks={"a": sink}, batch=4)
     assert sink.finished and sink.puts < 60, "a hundred batches"
+
+
+def test_a_fast_encoders_rows_are_written_together_and_a_slow_ones_at_once(monkeypatch):
+    slow = Rows(12)
+    run([FakeSlide("a", 12)], sinks={"a": slow}, batch=4, model=Colour(delay=0.3))
+    assert slow.finished and slow.puts == 3
+    monkeypatch.setattr(engine, "_WRITE_S", 1000.0)
+    fast = [Rows(400), Rows(10)]
+    run([FakeSlide("a", 400, seed=1), FakeSlide("b", 10)], sinks={"a": fast[0], "b": fast[1]}, batch=4)
+    assert all(sink.finished for sink in fast) and sum(sink.puts for sink in fast) < 10
+
+
+def test_rows_that_wait_are_written_before_their_slide_fails(monkeypatch):
+    monkeypatch.setattr(engine, "_WRITE_S", 1000.0)
+
+    model, sink = Colour(), Rows(200)
+
+    class Torn(FakeSlide):
+        def tiles(self, tiles, **how):
+            yield from list(super().tiles(tiles, **how))[:1]
+            while len(model.shapes) < 16:
+                time.sleep(0.01)
+            raise SlideError("cut short", slide=self.id)
+
+    heard, _ = run([Torn("a", 200)], model=model, sinks={"a": sink}, batch=4)
+    assert heard.outcomes["a"].status == "failed" and len(sink.done) > 40
 
 
 def test_reading_at_a_half_is_asked_for_only_where_it_is_set():

