@@ -11,7 +11,12 @@ from coverslip.eval.choice import Choice, Price, choose, mean_ranks, noise
 SIZES = [FoldSize(fold, 80, 20) for fold in range(5)]
 BASE = np.array([0.70, 0.72, 0.68, 0.71, 0.69])
 WIGGLE = np.array([0.01, -0.01, 0.012, -0.008, 0.004])
-PRICES = {"ref": Price(1000, 10.0), "small": Price(100, 1.0), "large": Price(9000, 50.0)}
+PRICES = {
+    "ref": Price(1000, 10.0),
+    "small": Price(100, 1.0),
+    "large": Price(9000, 50.0),
+    "as_large": Price(1000, 9.0),
+}
 
 
 def chosen(margin: float = 0.02, **gaps: np.ndarray) -> Choice:
@@ -37,6 +42,10 @@ def test_the_cheapest_of_those_not_shown_to_be_worse_is_chosen() -> None:
     assert found.method == "small"
     assert "cheapest" in found.reasons[0] and "100 parameters" in found.reasons[0]
     assert any("a loss of up to" in reason for reason in found.reasons)
+
+
+def test_a_second_less_is_no_reason_to_leave_the_reference() -> None:
+    assert chosen(as_large=WIGGLE + 0.002).method == "ref"
 
 
 def test_a_mean_far_below_is_not_chosen_though_nothing_is_shown() -> None:

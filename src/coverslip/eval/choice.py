@@ -85,8 +85,8 @@ def choose(
 
     Where methods are shown to be better than the reference, the cheapest of them. Else the cheapest of the reference
     and of those that are not shown to be worse and whose mean lies at most `margin` below it: with few folds hardly
-    anything is shown, and a mean far below the reference is no accident to build on. Cheap is few parameters, then few
-    seconds. `baseline` has the methods against the linear model, `level` is what is counted: patient or slide.
+    anything is shown, and a mean far below the reference is no accident to build on. Cheap is few parameters; of as
+    many, the reference, then few seconds, for a second more or less is no reason to leave what was declared. `baseline` has the methods against the linear model, `level` is what is counted: patient or slide.
     """
     reference, metric = comparison.reference, comparison.metric
     if comparison.reference_value is None:
@@ -94,7 +94,7 @@ def choose(
     found = {one.method: one for one in comparison.differences}
     better = [name for name, one in found.items() if shown_better(one, comparison.confidence)]
     fit = [name for name, one in found.items() if _no_worse(one, margin, comparison.confidence)]
-    chosen = min(better or [reference, *fit], key=lambda name: _dearness(prices.get(name)))
+    chosen = min(better or [reference, *fit], key=lambda name: _dearness(prices.get(name), declared=name == reference))
     reasons = [_why(chosen, found, bool(better), prices, comparison)]
     if chosen != reference and chosen not in better:
         gap = found[chosen].difference
@@ -147,12 +147,13 @@ def _no_worse(found: Difference, margin: float, confidence: float) -> bool:
     return tested and gap is not None and gap >= -margin and not shown_worse(found, confidence)
 
 
-def _dearness(price: Price | None) -> tuple[float, float]:
+def _dearness(price: Price | None, *, declared: bool) -> tuple[float, bool, float]:
     unknown = float("inf")
     if price is None:
-        return unknown, unknown
+        return unknown, not declared, unknown
     return (
         unknown if price.parameters is None else float(price.parameters),
+        not declared,
         unknown if price.seconds is None else price.seconds,
     )
 
