@@ -3,8 +3,10 @@
 python benchmarks/embed.py
 python benchmarks/embed.py --only null vit --rounds 5
 
-Slides are made here. What is compared is done in turn, round by round, and the ratio of each round is taken: seconds
-depend on the machine and on who else uses it, ratios hardly do.
+Slides are made here: for the null encoder as large as a scanner's and with as many bytes a pixel, in two sizes, so that
+what a slide costs is told apart from what a tile costs; for the rest small ones, mostly glass. What is compared is done
+in turn, round by round, and the ratio of each round is taken: seconds depend on the machine and on who else uses it,
+ratios hardly do.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import openslide
 import torch
 from common import machine, table
+from large_slides import ENCODINGS, Picture, write_slide
 from torch.utils.data import DataLoader, Dataset
 
 from coverslip.base.geometry import Tiles, TileSpec
@@ -42,6 +46,7 @@ from coverslip.tiles import plan
 SPEC = TileSpec(224, 0.5)
 CPU = torch.device("cpu")
 PARTS = ("null", "vit", "loop", "memory", "gpu")
+SCANNED = ENCODINGS["ap256_422_q75"]
 
 
 class Null(Encoder):
@@ -79,6 +84,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--slides", type=int, default=4)
     parser.add_argument("--side-px", type=int, default=8_192)
+    parser.add_argument("--scanned-px", type=int, nargs=2, default=[8_192, 20_480], help="of the null encoder's slides")
+    parser.add_argument("--scanned", type=int, default=2, help="how many of each size")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--vit-tiles", type=int, default=160)
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -99,14 +106,32 @@ def main() -> None:
 
 
 def null(slides: list[Path], given: argparse.Namespace) -> list[list[str]]:
-    """Reading, batching and writing, against reading alone."""
+    """Reading, batching and writing, against reading alone; and what they add to it, a slide and a tile."""
+    rows, tiles, added = [], [], []
+    for side in given.scanned_px:
+        scanned = [slides[0].with_name(f"scanned-{side}-{seed}{SCANNED.suffix}") for seed in range(given.scanned)]
+        for seed, path in enumerate(scanned):
+            write_slide(path, Picture(side, seed), SCANNED)
+        tiles.append(sum(len(planned(path)) for path in scanned) / len(scanned))
+        what = f"null encoder, {len(scanned)} slides of {side} px, half tissue, {tiles[-1]:.0f} tiles each"
+        found = null_rows(what, scanned, given, bar=">= 0.90")
+        rows += found[0]
+        added.append(found[1] / len(scanned))
+    a_tile = (added[1] - added[0]) / (tiles[1] - tiles[0])
+    told = f"{(added[0] - a_tile * tiles[0]) * 1e3:.0f} ms a slide, {a_tile * 1e6:.0f} µs a tile"
+    rows.append(["the same, CPU time", "what it adds to reading, from the two sizes", told, ""])
+    return rows + null_rows(f"null encoder, {len(slides)} slides of {given.side_px} px, mostly glass", slides, given)[0]
+
+
+def null_rows(what: str, slides: list[Path], given: argparse.Namespace, bar: str = "") -> tuple[list[list[str]], float]:
+    """The rows of the table, and the CPU seconds that embedding adds to reading."""
     ways = {"read": lambda: read(slides, given.threads), "embed": lambda: embed(slides, Null(), given.threads)}
-    wall, cpu = compared(ways, given.rounds)
-    what = "null encoder, features written"
-    return [
-        [what, "`Slide.tiles` alone, rate by the clock", f"{wall:.3f}", ">= 0.90"],
-        [what, "`Slide.tiles` alone, tiles a CPU second", f"{cpu:.3f}", ">= 0.90"],
+    wall, cpu, added_s = compared(ways, given.rounds)
+    rows = [
+        [what, "`Slide.tiles` alone, rate by the clock", f"{wall:.3f}", bar],
+        [what, "`Slide.tiles` alone, tiles a CPU second", f"{cpu:.3f}", bar],
     ]
+    return rows, added_s
 
 
 def vit(slides: list[Path], given: argparse.Namespace) -> list[list[str]]:
@@ -117,7 +142,7 @@ def vit(slides: list[Path], given: argparse.Namespace) -> list[list[str]]:
         "alone": lambda: synthetic(Runner(model, device=CPU, precision="fp32", batch=CPU_BATCH), count),
         "embed": lambda: embed(slides[:1], model, given.threads, most=count),
     }
-    wall, cpu = compared(ways, given.rounds)
+    wall, cpu, _ = compared(ways, given.rounds)
     return [
         ["ViT-S on the CPU", "the encoder on tiles in memory, rate by the clock", f"{wall:.3f}", ">= 0.97"],
         ["ViT-S on the CPU", "the same, tiles a CPU second", f"{cpu:.3f}", ">= 0.97"],
@@ -130,7 +155,7 @@ def loop(slides: list[Path], given: argparse.Namespace) -> list[list[str]]:
         "loop": lambda: plain_loop(slides, Null(), given.threads),
         "embed": lambda: embed(slides, Null(), given.threads),
     }
-    wall, cpu = compared(ways, given.rounds)
+    wall, cpu, _ = compared(ways, given.rounds)
     what = "null encoder, features written"
     return [
         [what, "DataLoader + openslide-python, rate by the clock", f"{wall:.2f}", ""],
@@ -161,24 +186,33 @@ def gpu(slides: list[Path], given: argparse.Namespace) -> list[list[str]]:
         "alone": lambda: synthetic(runner, tiles // batch * batch),
         "embed": lambda: embed(many, model, given.threads, runner=runner),
     }
-    wall, _ = compared(ways, given.rounds)
+    wall, _, _ = compared(ways, given.rounds)
     return [[f"ViT-L in bf16 on a GPU, batch {batch}", "the encoder on tiles in memory", f"{wall:.3f}", ">= 0.90"]]
 
 
-def compared(ways: dict[str, Callable[[], int]], rounds: int) -> tuple[float, float]:
-    """The rate of the second way over that of the first, by the clock and a CPU second: medians over rounds."""
-    wall: list[float] = []
-    cpu: list[float] = []
+class Compared(NamedTuple):
+    """The rate of the second way over that of the first, by the clock and a CPU second, and the CPU seconds that it
+    takes more: medians over rounds."""
+
+    wall: float
+    cpu: float
+    added_s: float
+
+
+def compared(ways: dict[str, Callable[[], int]], rounds: int) -> Compared:
+    """Both ways in turn, round by round."""
+    found: list[tuple[float, float, float]] = []
     for number in range(rounds + 1):
-        rates = []
+        spent = []
         for way in ways.values():
             begin, used = time.perf_counter(), cpu_s()
             count = way()
-            rates.append((count / (time.perf_counter() - begin), count / (cpu_s() - used)))
+            spent.append((count, time.perf_counter() - begin, cpu_s() - used))
         if number:  # the first round warms up
-            wall.append(rates[1][0] / rates[0][0])
-            cpu.append(rates[1][1] / rates[0][1])
-    return statistics.median(wall), statistics.median(cpu)
+            (count, wall, cpu), (other_count, other_wall, other_cpu) = spent
+            share = other_count / count
+            found.append((share * wall / other_wall, share * cpu / other_cpu, other_cpu - share * cpu))
+    return Compared(*(statistics.median(values) for values in zip(*found)))
 
 
 def cpu_s() -> float:

@@ -264,11 +264,12 @@ def bags_of_rows(z: Any, features: Path) -> pd.DataFrame:
 
 
 def slides_of_tcga(z: Any, target: str, data: Path) -> pd.DataFrame:
-    frame = pd.DataFrame({"slide": z["slide_ids"], "patient": z["case_ids"]})
+    frame = pd.DataFrame({"slide": z["slide_ids"]})
+    frame["patient"] = frame["slide"].str[:12]
     if target == "subtype":
         return frame.assign(target=z["label_names"][z["labels"]])
     status = mutations(data / "tcga_clinical" / {"braf": "thca_braf.csv", "tp53": "brca_tp53.csv"}[target])
-    frame["target"] = frame["slide"].str[:12].map(status)
+    frame["target"] = frame["patient"].map(status)
     return frame.dropna(subset=["target"])
 
 

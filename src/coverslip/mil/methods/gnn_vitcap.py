@@ -60,9 +60,9 @@ class GnnVitCap(StagedAggregator):
     one. Centres learn from this loss alone, for a row belongs to one cluster or does not.
 
     The abstract names the parts: deep embedded clustering, representatives by scalar dot attention, a graph by
-    likeness, mean pooling. What it leaves open is chosen here and can be set: 16 clusters with centres that all bags
-    share and that begin at random on the sphere that u lies on; latent 16; 3 neighbours by
-    cosine, for with 5 of 16 the evidence of a cluster spreads over the whole graph; 2 rounds of
+    likeness; that the graph's nodes are averaged is second-hand. What it leaves open is chosen here and can be set:
+    16 clusters with centres that all bags share and that begin at random on the sphere that u lies on; latent 16; 3
+    neighbours by cosine, for with 5 of 16 the evidence of a cluster spreads over the whole graph; 2 rounds of
     GraphSAGE (`gnn` "sage"; "gcn" and "gat" are there); `clustering` .1. In the paper the rows are features of a
     vision transformer that learns with the rest, and the pooled vector may begin a caption; here rows are stored
     features, and the vector is classified.
