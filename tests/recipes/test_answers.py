@@ -94,7 +94,9 @@ def test_a_table_without_covariates_and_labels_is_answered_all_the_same(
     assert told["covariates"]["reason"] == "the table has no column 'age', 'always'"
     assert "decision" in answers and "covariates_p_1" not in answers
     assert told["sets"]["coverage"]["value"] is None
-    assert told["operating_points"]["points"] == []
+    points = told["operating_points"]["points"]
+    assert {point["rule"] for point in points} == {"youden", "sensitivity", "specificity"}
+    assert all(point["threshold"] > 0 and point["sensitivity"]["value"] is None for point in points)
 
 
 def test_a_damaged_likeness_is_named(trained: Path, new: Path, coverslip: Callable[..., Any]) -> None:

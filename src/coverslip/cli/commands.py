@@ -14,6 +14,7 @@ from rich.console import Console
 from coverslip._version import __version__
 from coverslip.base.registry import REGISTRIES
 from coverslip.base.study import Study, load_study
+from coverslip.cli.answers import show_answers
 from coverslip.cli.progress import ConsoleProgress
 from coverslip.cli.tables import check_table, failure_table, list_table, show_comparison, show_metrics, status_table
 
@@ -266,7 +267,9 @@ def predict(
     result = _recipe("predict").predict_table(run, table, features=features, out=out, progress=_progress())
     if result.metrics:
         show_metrics(_stdout, result.metrics)
+    show_answers(_stdout, result.said, result.no_metrics)
     _stdout.print(f"predictions  {result.predictions}", soft_wrap=True)
+    _stdout.print(f"answers  {result.answers}", soft_wrap=True)
     return _finish(result.failed)
 
 

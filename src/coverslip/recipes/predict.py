@@ -26,12 +26,15 @@ from coverslip.store import Features, OutcomeLog, Run, RunFolder, write_table
 @dataclass
 class External:
     """What external validation leaves: the file of predictions, a row a slide and model, and that of answers, a row a
-    patient; the slides that failed; and metrics where labels were."""
+    patient; `said` is what the answers promise; the slides that failed; and metrics, or the reason why there are none.
+    """
 
     predictions: Path
+    answers: Path
+    said: dict[str, Any]
     failed: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    answers: Path | None = None
+    no_metrics: str = ""
 
 
 def predict(run: Run, bag: Features) -> pd.DataFrame:
@@ -89,7 +92,9 @@ def predict_table(
         source, unreadable = _bags(job, failed)
         failed |= unreadable
         predictions = _predictions(run, source, progress)
-        targets = _targets(run, cohort, study)
+        targets, no_metrics = _targets(run, cohort, study)
+        if no_metrics:
+            LOG.info("no metrics: %s", no_metrics)
         if targets is not None:
             predictions = _labelled(predictions, targets)
         rows = {str(slide): job.store.read(slide) for slide in predictions["slide"].unique()}
@@ -97,7 +102,7 @@ def predict_table(
         write_table(folder.predictions, said.predictions)
         write_table(folder.answers, said.table)
         write_json(folder.answers.with_suffix(".json"), said.metrics)
-        result = External(folder.predictions, failed, answers=folder.answers)
+        result = External(folder.predictions, folder.answers, said.metrics, failed, no_metrics=no_metrics)
         if targets is not None:
             found = _evaluate(run, cohort, predictions, targets, job)
             result.metrics = {**found.metrics, "answers": said.metrics}
@@ -160,16 +165,17 @@ def _predictions(run: Run, source: BagSource, progress: Progress) -> pd.DataFram
     return frame[[*first, *[c for c in frame if c not in first]]]
 
 
-def _targets(run: Run, cohort: Cohort, study: Study) -> Targets | None:
-    """The labels of the new cohort; None where the table does not have the run's columns."""
+def _targets(run: Run, cohort: Cohort, study: Study) -> tuple[Targets | None, str]:
+    """The labels of the new cohort; or None, and why."""
     known = run.metrics["task"]
-    lacking = [name for name in known.get("columns") or [known["column"]] if name not in cohort.frame]
-    if lacking:
-        LOG.info("the table has no column %s: no metrics", ", ".join(map(repr, lacking)))
-        return None
+    columns = known.get("columns") or [known["column"]]
+    if lacking := [name for name in columns if name not in cohort.frame]:
+        return None, f"the table has no column {', '.join(map(repr, lacking))}"
+    if empty := [name for name in columns if cohort.frame[name].isna().all()]:
+        return None, f"the table has no value in column {', '.join(map(repr, empty))}"
     # Curves are compared at the times at which the run's models were judged.
     task = study.task.model_copy(update={"times": [float(time) for time in known.get("grid") or []]})
-    return make_targets(cohort, task, study.cohort.classes, expected=known["classes"])
+    return make_targets(cohort, task, study.cohort.classes, expected=known["classes"]), ""
 
 
 def _labelled(predictions: pd.DataFrame, targets: Targets) -> pd.DataFrame:
@@ -193,5 +199,14 @@ def _evaluate(run: Run, cohort: Cohort, predictions: pd.DataFrame, targets: Targ
         resamples=job.study.evaluation.resamples,
         seed=job.study.evaluation.seed,
         sites=cohort.frame.set_index("slide")["site"] if "site" in cohort.frame else None,
-        warnings=audit_external(run, cohort, job.store),
+        warnings=[*_left_out(targets), *audit_external(run, cohort, job.store)],
     )
+
+
+def _left_out(targets: Targets) -> list[str]:
+    """That slides have no place in the figures, where some have none."""
+    if not targets.exclusions:
+        return []
+    first, number = targets.exclusions[0], len(targets.exclusions)
+    slides = "1 slide is" if number == 1 else f"{number} slides are"
+    return [f"{slides} predicted but not in the figures; {first.slide}: {first.reason}."]

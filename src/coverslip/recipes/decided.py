@@ -1,0 +1,155 @@
+"""What is decided of new patients, at thresholds kept with the models, and sets of what cannot be ruled out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from numpy import ndarray
+
+from coverslip.eval.conformal import cv_plus_interval, cv_plus_sets
+from coverslip.eval.learnt import contrasts, states_probabilities
+from coverslip.eval.metrics import decisions
+from coverslip.eval.operating_point import OperatingPoint
+from coverslip.eval.ordinal import median_level
+from coverslip.eval.proportion import proportion
+from coverslip.eval.reduce import overlapping, read_rows, reduce
+from coverslip.eval.truth import Task
+from coverslip.recipes.run_models import RunModels
+from coverslip.store import Run
+
+SEPARATOR = "; "
+
+
+def decided(
+    models: RunModels, rule: str, truth: list[int], y: Shaped[ndarray, "n ..."]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is decided, the share of models that decide otherwise, and the kept thresholds with what each does where the
+    truth is known. The mean of the models' scores is held against the mean of their thresholds."""
+    task = models.task
+    if not states_probabilities(task):
+        return {}, {"operating_points": {"points": [], "reason": "only classes and labels have thresholds"}}
+    points = _points(models)
+    what = [of for of, _, _ in contrasts(task, *_nothing(task))]
+    reason = None
+    if not what:
+        several = "the median level decides" if task.kind == "ordinal" else "the likeliest decides"
+        reason = f"more than two classes: {several}"
+    elif any(rule not in points.get(of, {}) for of in what):
+        reason = "none was learnt: .5 decides"
+    if reason is not None:
+        called, each, points = _without_points(task, models.mean), [_without_points(task, p) for p in models.p], {}
+    else:
+        at = {of: points[of][rule].threshold for of in what}
+        called = _at_points(task, models.mean, at)
+        own = [one.points for one in models.learnt if one is not None]
+        each = [_at_points(task, p, {of: at[of][rule].threshold for of in what}) for p, at in zip(models.p, own)]
+    differs = np.stack(each) != called
+    disagreement = (differs if differs.ndim == 2 else differs.any(axis=2)).mean(axis=0)
+    if task.kind == "multilabel":
+        named = [SEPARATOR.join(name for name, there in zip(task.classes, row) if there) for row in called]
+    else:
+        named = [task.classes[int(k)] for k in called]
+    measured = []
+    for of, positive, score in contrasts(task, y, models.mean[truth]) if truth else contrasts(task, *_nothing(task)):
+        for point in points.get(of, {}).values():
+            rates = {name: rate.to_json() for name, rate in point.measured(positive, score).items()}
+            measured.append({"of": of, "rule": point.rule, "aim": point.aim, "threshold": point.threshold, **rates})
+    told = {"decides": rule, "points": measured, "reason": reason}
+    return {"decision": named, "disagreement": disagreement}, {"operating_points": told}
+
+
+def _points(models: RunModels) -> dict[str, dict[str, OperatingPoint]]:
+    """Of each class or label and rule, the mean of the models' thresholds; none where a model has none."""
+    found: dict[str, dict[str, OperatingPoint]] = {}
+    if not all(models.learnt):
+        return {}
+    kept = [one.points for one in models.learnt if one is not None]
+    for of, rules in kept[0].items():
+        for rule, point in rules.items():
+            theirs = [other[of][rule].threshold for other in kept if rule in other.get(of, {})]
+            if len(theirs) == len(kept):
+                found.setdefault(of, {})[rule] = replace(point, threshold=float(np.mean(theirs)))
+    return found
+
+
+def _at_points(task: Task, p: Float[ndarray, "m k"], at: Mapping[str, float]) -> ndarray:
+    """The class of each unit, or its labels (m, t), where scores from `at` upwards are called positive."""
+    columns = np.stack([p[:, task.classes.index(of)] >= threshold for of, threshold in at.items()], axis=1)
+    return columns if task.kind == "multilabel" else columns[:, 0].astype(np.int64)
+
+
+def _without_points(task: Task, p: Float[ndarray, "m k"]) -> ndarray:
+    """The class of each unit, or its labels (m, t), as the run's own figures decide."""
+    if task.kind == "multilabel":
+        return p >= 0.5
+    return median_level(p) if task.kind == "ordinal" else decisions(p)
+
+
+def _nothing(task: Task) -> tuple[ndarray, ndarray]:
+    """No units at all, in the shapes of the task."""
+    width = len(task.classes)
+    return np.zeros((0, width)) if task.kind == "multilabel" else np.zeros(0), np.zeros((0, width))
+
+
+def prediction_sets(
+    models: RunModels, run: Run, alpha: float, truth: list[int], y: Shaped[ndarray, "n ..."]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """CV+ sets of classes or levels, or ranges of numbers, calibrated on the run's out-of-fold predictions: their
+    patients trained and stopped none of the models that made them."""
+    task = models.task
+    rows = _calibration(models, run)
+    if isinstance(rows, str):
+        return {}, {"sets": {"coverage": None, "reason": rows}}
+    true, p, model = rows
+    promise = f"CV+: at least {1 - 2 * alpha:.0%} on average over patients like the run's, about {1 - alpha:.0%}"
+    told: dict[str, Any] = {"aim": 1 - alpha, "promise": promise, "calibration": len(true)}
+    if task.kind == "regression":
+        low, high = cv_plus_interval(np.abs(true - p[:, 0]), model, models.p[:, :, 0], alpha)
+        hits = (y >= low[truth]) & (y <= high[truth])
+        told |= {"coverage": proportion(int(hits.sum()), len(truth)).to_json(), "reason": None}
+        return {"low": low, "high": high}, {"sets": told}
+    inside = cv_plus_sets(true, p, model, models.p, alpha)
+    named = [SEPARATOR.join(name for name, there in zip(task.classes, row) if there) for row in inside]
+    hits = inside[truth, y.astype(np.int64)] if truth else np.zeros(0, dtype=bool)
+    counts = {name: int((true == k).sum()) for k, name in enumerate(task.classes)}
+    told |= {
+        "counts": counts,
+        "always": [name for name, n in counts.items() if n < 1 / alpha - 1 - 1e-9],
+        "coverage": proportion(int(hits.sum()), len(truth)).to_json(),
+        "classes": {
+            name: proportion(int(hits[y == k].sum()), int((y == k).sum())).to_json() if truth else None
+            for k, name in enumerate(task.classes)
+        },
+        "one_class": float((inside.sum(axis=1) == 1).mean()),
+        "every_class": float(inside.all(axis=1).mean()),
+        "reason": None,
+    }
+    return {"prediction_set": named}, {"sets": told}
+
+
+def _calibration(
+    models: RunModels, run: Run
+) -> tuple[Shaped[ndarray, n], Float[ndarray, "n k"], Int[ndarray, n]] | str:
+    """Truth, out-of-fold prediction and model of each unit that the run has tested; or why they cannot calibrate."""
+    task = models.task
+    if task.kind not in ("classification", "ordinal", "regression"):
+        return "sets are of classes, levels and numbers"
+    if run.split.leaks:
+        return "the run's folds leak: its tested patients are not apart from those it has learnt from"
+    frame = run.predictions
+    frame = frame[(frame["set"] == "test") & ((frame["repeat"] == 0) if "repeat" in frame else True)]
+    rows, _ = read_rows(frame, task, where="The run's predictions")
+    if overlapping(rows):
+        return "the run tested patients in several folds: no fold's predictions are apart from the others'"
+    units = reduce(rows, models.level)
+    if len(set(units.patient.tolist())) < len(units):
+        return "several slides of a patient: calibration slides are not apart"
+    place = {folder.name: number for number, folder in enumerate(models.folders)}
+    name = {(fold.repeat, fold.index): fold.name for fold in run.split.folds}
+    model_of = np.array([place[name[key]] for key in rows.folds()])
+    assert units.stratum is not None
+    return units.y, units.p, model_of[units.stratum]

@@ -1,0 +1,166 @@
+"""`coverslip predict` for every kind of task: the columns, what is said beside them, and what is not defined."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from coverslip.eval.ordinal import median_level
+from feature_study import KINDS, kind_options, write_kinds
+
+# The columns of predictions after slide, patient, fold and set, and which of them the models' spread is told of.
+COLUMNS = {
+    "classification": ["lesion", "p_0", "p_1", "calibrated_0", "calibrated_1"],
+    "regression": ["amount", "value"],
+    "ordinal": ["grade", "p_1", "p_2", "p_3", "calibrated_1", "calibrated_2", "calibrated_3"],
+    "multilabel": ["lesion", "hole", "p_lesion", "p_hole", "calibrated_lesion", "calibrated_hole"],
+    "survival": ["days", "died", "risk", "s_100", "s_200"],
+    "survival_cox": ["days", "died", "risk", "s_100", "s_200"],
+    "survival_parametric": ["days", "died", "risk", "s_100", "s_200"],
+    "competing_risks": ["days", "cause", "risk_1", "risk_2", "cif_1_100", "cif_1_200", "cif_2_100", "cif_2_200"],
+}
+SETS = {"classification": ["prediction_set"], "ordinal": ["prediction_set"], "regression": ["low", "high"]}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kinds")
+    write_kinds(folder, 60)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve patients that no run has seen."""
+    folder = tmp_path_factory.mktemp("new")
+    write_kinds(folder, 12, seed=5, start=100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(cohort: Path, coverslip: Callable[..., Any]) -> Callable[[str], Path]:
+    """The run of a kind, trained when it is first asked for."""
+
+    def run(kind: str) -> Path:
+        folder = cohort / kind
+        if not (folder / "metrics.json").is_file():
+            options = ("--set", f"output={kind}", "--set", "fit.batch=16")
+            said = coverslip("train", cohort / "study.toml", *kind_options(kind), *options)
+            assert said.code == 0, said.err
+        return folder
+
+    return run
+
+
+def _predict(run: Path, new: Path, out: Path, coverslip: Callable[..., Any], table: str = "cohort.csv") -> Any:
+    return coverslip("predict", run, new / table, "--features", new / "features", "--out", out)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_predicted_and_says_what_its_numbers_promise(
+    kind: str, trained: Callable[[str], Path], new: Path, tmp_path: Path, coverslip: Callable[..., Any]
+) -> None:
+    said = _predict(trained(kind), new, tmp_path, coverslip)
+    assert said.code == 0, said.err
+    rows, table = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("predictions", "answers"))
+    assert list(rows) == ["slide", "patient", "fold", "set", *COLUMNS[kind]]
+    predicted = [name for name in COLUMNS[kind] if name.startswith(("p_", "value", "risk", "s_", "cif_"))]
+    assert np.isfinite(rows[predicted].to_numpy()).all()
+    means = rows.groupby("patient")[predicted].mean()
+    assert table.set_index("patient")[predicted].to_numpy() == pytest.approx(means.to_numpy())
+    assert [name for name in ("prediction_set", "low", "high") if name in table] == SETS.get(kind, [])
+    assert ("decision" in table) == (kind in ("classification", "ordinal", "multilabel"))
+    assert {"unlike", "unlike_p"} <= set(table)
+    lines = dict(line.strip().split("  ", 1) for line in said.out.splitlines() if line.startswith("  "))
+    assert "answers for 12 patients by the mean of 2 models" in said.out
+    assert "unlike the training slides; false alarms 0." in lines["likeness"]
+    if kind in SETS:
+        assert "CV+: at least 90%" in lines["sets"] and "here they hold the truth for" in lines["sets"]
+    else:
+        assert lines["sets"].strip() == "none: sets are of classes, levels and numbers"
+    if kind in ("classification", "multilabel"):
+        assert "(youden): sensitivity" in lines["threshold"]
+    else:
+        assert "threshold" in lines["threshold"] or "median level decides" in lines["threshold"]
+    stated = kind in ("classification", "ordinal", "multilabel")
+    assert ("none: only classes, levels and labels" in lines["recalibration"]) != stated
+
+
+def test_the_decided_level_is_the_median_as_in_the_figures(
+    trained: Callable[[str], Path], new: Path, tmp_path: Path, coverslip: Callable[..., Any]
+) -> None:
+    assert _predict(trained("ordinal"), new, tmp_path, coverslip).code == 0
+    table = pd.read_csv(tmp_path / "answers.csv")
+    median = median_level(table[["p_1", "p_2", "p_3"]].to_numpy())
+    assert (table["decision"] == 1 + median).all()
+    told = json.loads((tmp_path / "evaluation.json").read_text())["confusion"]
+    assert np.sum(told["counts"], axis=0).tolist() == [int((table["decision"] == k).sum()) for k in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "value", "words"),
+    [
+        ("survival", "days", 0, "row 4, column 'days': 0 is not over 0"),
+        ("survival", "died", 2, "row 4, column 'died': 2 is neither 0 nor 1"),
+        ("competing_risks", "cause", 7, "row 4, column 'cause': 7 is no cause (1, 2)"),
+        ("regression", "amount", "much", "row 4, column 'amount': 'much' is not a number"),
+        ("multilabel", "hole", 2, "row 4, column 'hole': 2 is neither 0 nor 1"),
+    ],
+)
+def test_an_outcome_that_is_none_is_refused_with_its_row(
+    kind: str,
+    column: str,
+    value: Any,
+    words: str,
+    trained: Callable[[str], Path],
+    new: Path,
+    tmp_path: Path,
+    coverslip: Callable[..., Any],
+) -> None:
+    table = pd.read_csv(new / "cohort.csv", dtype=object)
+    table.loc[2, column] = value
+    table.to_csv(new / "wrong.csv", index=False)
+    said = _predict(trained(kind), new, tmp_path, coverslip, "wrong.csv")
+    assert said.code == 2 and words in said.err
+
+
+def test_a_level_that_the_run_does_not_know_is_predicted_and_told(
+    trained: Callable[[str], Path], new: Path, tmp_path: Path, coverslip: Callable[..., Any]
+) -> None:
+    table = pd.read_csv(new / "cohort.csv", dtype=object)
+    table.loc[2, "grade"] = 9
+    table.to_csv(new / "ninth.csv", index=False)
+    said = _predict(trained("ordinal"), new, tmp_path, coverslip, "ninth.csv")
+    assert said.code == 0, said.err
+    assert "1 slide is predicted but not in the figures; s102: " in said.out
+    assert len(pd.read_csv(tmp_path / "answers.csv")) == 12
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"drop": "died"}, "none: the table has no column 'died'"),
+        ({"empty": "died"}, "none: the table has no value in column 'died'"),
+    ],
+)
+def test_without_outcomes_there_are_answers_and_the_reason_why_there_are_no_figures(
+    change: dict[str, str],
+    words: str,
+    trained: Callable[[str], Path],
+    new: Path,
+    tmp_path: Path,
+    coverslip: Callable[..., Any],
+) -> None:
+    table = pd.read_csv(new / "cohort.csv")
+    table = table.drop(columns=change["drop"]) if "drop" in change else table.assign(**{change["empty"]: None})
+    table.to_csv(new / "bare.csv", index=False)
+    said = _predict(trained("survival"), new, tmp_path, coverslip, "bare.csv")
+    assert said.code == 0, said.err
+    assert words in said.out and not (tmp_path / "metrics.json").exists()
+    assert len(pd.read_csv(tmp_path / "answers.csv")) == 12
