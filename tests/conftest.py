@@ -14,35 +14,7 @@ import pytest
 
 from coverslip.cli.main import run as run_command
 from coverslip.synthetic import make_cohort
-
-STUDY = """\
-format = "coverslip.study/1"
-name = "small"
-output = "run"
-
-[cohort]
-table = "cohort.csv"
-
-[tiles]
-size_px = 64
-
-[task]
-column = "lesion"
-
-[split]
-folds = 3
-
-[fit]
-epochs = 2
-
-[evaluation]
-resamples = 100
-
-[heatmaps]
-slides = 2
-tiles = 1
-annotations = "truth"
-"""
+from small_study import QUICK_TRAINING, STUDY
 
 
 @dataclass(frozen=True)
@@ -84,7 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     damaged one, case-13. To be looked at only."""
     folder = tmp_path_factory.mktemp("finished")
     make_cohort(folder, slides=12, damaged=1, side_px=512)
-    (folder / "study.toml").write_text(STUDY)
+    (folder / "study.toml").write_text(STUDY + QUICK_TRAINING)
     said = say("run", folder / "study.toml")
     assert said.code == 1, said.err
     return folder

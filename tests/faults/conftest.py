@@ -8,21 +8,7 @@ from pathlib import Path
 import pytest
 
 from coverslip.synthetic import make_cohort
-
-STUDY = """\
-format = "coverslip.study/1"
-name = "small"
-output = "run"
-
-[cohort]
-table = "cohort.csv"
-
-[tiles]
-size_px = 64
-
-[task]
-column = "lesion"
-"""
+from small_study import STUDY
 
 
 @pytest.fixture(scope="session")

@@ -33,11 +33,10 @@ def test_features_under_another_name_are_told_as_a_leak(cohort: Path, coverslip:
         shutil.copy(path, features / path.name)
     shutil.copy(features / f"{one}.h5", features / f"{other}.h5")
     said = coverslip("train", cohort / "study.toml", "--set", "features.store=theirs")
-    if said.code == 0:
-        twins = _audit(cohort)["leaks"]["feature_twins"]
-        assert [sorted(pair) for pair in twins] == [sorted([one, other])]
-    else:
-        assert other in said.err  # a file that says it is another slide's is refused before
+    # A file may be renamed, so that it says it is another slide's is no mistake by itself.
+    assert said.code == 0, said.err
+    twins = _audit(cohort)["leaks"]["feature_twins"]
+    assert [sorted(pair) for pair in twins] == [sorted([one, other])]
 
 
 def test_a_table_without_sites_and_covariates_is_said_and_audits_can_be_left_out(

@@ -78,6 +78,14 @@ def test_warnings_come_gravest_first(run: RunContents) -> None:
     assert gravities[0] == "leak" and "note" in gravities
 
 
+def test_damaged_tiles_that_were_left_out_stand_on_the_page_with_their_slides(run: RunContents) -> None:
+    shards = ({"skipped": {"by_slide": {"case-05": 3}}}, {"skipped": {"by_slide": {"case-09": 1}}})
+    (told,) = [c for c in cautions(replace(run, embedding=shards)) if "damaged" in c.headline]
+    assert told.gravity == "warn" and told.headline == "4 damaged tiles of 2 slides left out"
+    assert 'tiles.on_bad = "skip"' in told.text and told.names == ("case-05", "case-09")
+    assert not [c for c in cautions(replace(run, embedding=())) if "damaged" in c.headline]
+
+
 def test_a_slide_that_failed_is_told_once(run: RunContents) -> None:
     broken = [caution for caution in cautions(run) if "biopsy-0099-broken" in caution.names]
     assert len(broken) == 1 and broken[0].gravity == "fail"

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from coverslip.store.sidecar import Sidecar
+from feature_study import write_study
 
 pytest.importorskip("ray", reason="the extra coverslip[ray] is not installed")
 
@@ -91,6 +92,23 @@ def test_folds_trained_on_the_cluster_are_those_trained_here(
     assert (engine["name"], engine["nodes"], engine["cpus"]) == ("ray", 2, 2)
     assert coverslip(*far).code == 0
     assert (cohort / "far" / "run.log").read_text().count("reused") == 3
+
+
+@pytest.mark.slow
+def test_inner_folds_on_the_cluster_give_the_figures_of_those_trained_here(
+    tmp_path: Path, two_nodes: Any, coverslip: Callable[..., Any]
+) -> None:
+    study = write_study(tmp_path, 24)
+    more = ("--set", "evaluation.inner_folds=2")
+    assert coverslip("train", study, *more, "--set", "output=here").code == 0
+    far = (*more, "--set", "output=far", "--engine", "ray", "--ray-address", two_nodes.address)
+    said = coverslip("train", study, *far)
+    assert said.code == 0, said.err
+    here, there = (json.loads((tmp_path / run / "metrics.json").read_text()) for run in ("here", "far"))
+    assert here == there and here["inner"] == {"folds": 2, "without": {}}
+    for fold in (0, 1):
+        inner = [(tmp_path / run / "models" / f"fold{fold}" / "inner.csv").read_bytes() for run in ("here", "far")]
+        assert inner[0] == inner[1] and inner[0].count(b"\n") > 10
 
 
 # Deaths
