@@ -278,6 +278,9 @@ def heatmap(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run's folder.")],
     slides: Annotated[list[str], typer.Argument(metavar="SLIDE", help="Slide ids of the run's cohort.")],
     method: Annotated[str, typer.Option("--method", help="An explainer: coverslip list explainers.")] = "auto",
+    target: Annotated[
+        str | None, typer.Option("--target", help="The class, label or cause in question; else what is predicted.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the maps; RUN/heatmaps where not given.")] = None,
     verbose: Verbose = False,
 ) -> int:
@@ -285,7 +288,7 @@ def heatmap(
 
     Each slide is explained by the models that did not train on it.
     """
-    result = _recipe("heatmap").heatmaps_of(run, slides, method=method, out=out, progress=_progress())
+    result = _recipe("heatmap").heatmaps_of(run, slides, method=method, target=target, out=out, progress=_progress())
     for path in result.pictures:
         _stdout.print(str(path), soft_wrap=True)
     return _finish(result.failed)

@@ -29,9 +29,9 @@ def explain(
     """The score of each tile of a slide; with several models (folds) the mean of theirs.
 
     `method` is an explainer by name; "auto" takes evidence where the models have it, else attention. `target` is the
-    class in question, or what else the task can explain: the one that is predicted where not given, but of two always
-    the second, so that maps of a study can be compared. A slide is explained by itself, also where the models pool a
-    patient's slides.
+    class in question, or what else the task can explain: the one that is predicted where not given, but of two classes
+    always the second, so that maps of a study can be compared. A slide is explained by itself, also where the models
+    pool a patient's slides.
 
     Raises:
         FeatureError: features of another encoder, or without the positions a map needs.
@@ -57,7 +57,7 @@ def explain(
         score=_mean(scores).numpy(),
         kind=explainer.kind,
         target=models[0].task.explained[column],
-        column=models[0].card.column,
+        about=_about(models[0], column),
         signed=explainer.signed,
         mpp=features.mpp,
         method=name,
@@ -84,10 +84,18 @@ def _column(models: list[SlideModel], outputs: list[BagOutput], target: str | No
         if target not in explained:
             raise SettingsError(f"There is nothing to explain by the name {target!r}.", fix=suggest(target, explained))
         return explained.index(target)
-    if len(explained) == 2:
+    if len(explained) == 2 and models[0].task.kind == "classification":
         return 1
     predictions = [m.task.predictions(output.logits.to(m.device)).cpu() for m, output in zip(models, outputs)]
     return int(_mean(predictions)[0, : len(explained)].argmax())
+
+
+def _about(model: SlideModel, column: int) -> str:
+    """What the scores are about in words; labels and causes have a column, or a name, of their own."""
+    target, of = model.task.explained[column], model.card.column
+    if not of or model.task.kind not in ("classification", "regression", "ordinal"):
+        return target
+    return f"{of} = {target}" if model.task.kind == "classification" else f"{target} of {of}"
 
 
 def _mean(values: Sequence[Tensor]) -> Tensor:

@@ -24,8 +24,9 @@ class TileScores:
     """One number a tile of a slide, and what it means.
 
     `xy` (n, 2) is the top-left corner and `span` the side of a tile in level-0 px; `mpp` the slide's µm per level-0 px.
-    `kind` says what the numbers are (attention, evidence), `target` the class of `column` they are about. `signed`
-    scores speak for (over 0) or against; others start at 0. `num_models` models were averaged.
+    `kind` says what the numbers are (attention, evidence), `target` what they are about (a class, a label, "higher
+    risk"), and `about` the same in full, for people ("lesion = 1", "higher value of age"). `signed` scores speak for
+    (over 0) or against; others start at 0. `num_models` models were averaged.
     """
 
     slide: str
@@ -38,7 +39,7 @@ class TileScores:
     mpp: float | None = None
     method: str = ""
     num_models: int = 1
-    column: str = ""
+    about: str = ""
 
     def __post_init__(self) -> None:
         assert self.score.shape == (len(self.xy),) and self.span > 0
@@ -48,9 +49,9 @@ class TileScores:
 
     @property
     def label(self) -> str:
-        """What the numbers are, for people: "evidence for tumour"."""
+        """What the numbers are, for people: "evidence for lesion = 1"."""
         if self.signed and self.target:
-            return f"{self.kind} for {f'{self.column} = ' if self.column else ''}{self.target}"
+            return f"{self.kind} for {self.about or self.target}"
         return f"{self.kind} (1 = even share)" if self.kind == "attention" else self.kind
 
     @property
@@ -111,8 +112,8 @@ class TileScores:
     def geojson(self) -> dict[str, Any]:
         """A GeoJSON FeatureCollection that QuPath opens: one detection a tile, coloured as in the picture.
 
-        Coordinates are level-0 px. Each tile carries its score as a measurement, and a class: the target or "not ..."
-        by the sign of signed scores, else the kind.
+        Coordinates are level-0 px. Each tile carries its score as a measurement, and a class: the target or its
+        opposite by the sign of signed scores, else the kind.
         """
         return {
             "type": "FeatureCollection",
@@ -126,7 +127,7 @@ class TileScores:
         right, low = x + self.span, y + self.span
         name = self.kind
         if self.signed and self.target:
-            name = self.target if score > 0 else f"not {self.target}"
+            name = self.target if score > 0 else self._opposite
         return {
             "type": "Feature",
             "geometry": {"type": "Polygon", "coordinates": [[[x, y], [right, y], [right, low], [x, low], [x, y]]]},
@@ -137,6 +138,12 @@ class TileScores:
                 "measurements": {self.label: score},
             },
         }
+
+    @property
+    def _opposite(self) -> str:
+        """What scores below 0 speak for."""
+        higher, found, of = self.target.partition("higher ")
+        return f"lower {of}" if found and not higher else f"not {self.target}"
 
     def table(self) -> pd.DataFrame:
         """One row a tile: x, y, span (level-0 px), score, kind, target."""

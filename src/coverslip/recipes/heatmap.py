@@ -19,6 +19,7 @@ from coverslip.base.registry import suggest
 from coverslip.base.study import Study
 from coverslip.cohort import Split, load_cohort
 from coverslip.eval.localisation import MappedSlide, localisation
+from coverslip.eval.ordinal import median_level
 from coverslip.eval.truth import Task
 from coverslip.explainers import TileScores
 from coverslip.explainers import explain as explain_bag
@@ -69,15 +70,16 @@ class SlideMap:
             return self.scores.image(slide, mpp=mpp)
 
 
-def explain(run: Run, bag: Features, *, method: str = "auto") -> SlideMap:
-    """What each tile of a slide says to a run's models; models that trained on the slide are left out.
+def explain(run: Run, bag: Features, *, method: str = "auto", target: str | None = None) -> SlideMap:
+    """What each tile of a slide says to a run's models; models that trained on the slide are left out. `target` is the
+    class, label or cause in question; `coverslip.explainers.explain` says which where not given.
 
     Raises:
         FeatureError: the features are of another encoder than the run's, or have no positions.
         SettingsError: the method cannot give such scores.
     """
     models = [SlideModel.load(run.files.model(fold.name)) for fold in unseen(run.split, bag.slide)]
-    scores = explain_bag(models, bag, method=method)
+    scores = explain_bag(models, bag, method=method, target=target)
     rows = {row["slide"]: row for row in _rows(run.settings)}
     return SlideMap(scores, rows.get(bag.slide), run.settings)
 
@@ -87,13 +89,14 @@ def heatmaps_of(
     slides: Sequence[str],
     *,
     method: str = "auto",
+    target: str | None = None,
     out: Path | None = None,
     progress: Progress = SILENT,
 ) -> Maps:
     """Draws the maps of some slides of a finished run.
 
     Raises:
-        SettingsError: no such run, slide or method.
+        SettingsError: no such run, slide, method or target.
     """
     run = Run.open(run_folder)
     study = run.settings
@@ -103,7 +106,8 @@ def heatmaps_of(
         raise SettingsError(f"The run has no slide {unknown[0]!r}.", fix=suggest(unknown[0], list(cohort.slides)))
     job = Job(study, cohort, run.files, feature_store(study), OutcomeLog(run.files.outcomes), progress)
     with working(run.files, "heatmap"):
-        return _draw(job, run.split, list(slides), method=method, folder=out or run.files.heatmaps)[0]
+        folder = out or run.files.heatmaps
+        return _draw(job, run.split, list(slides), method=method, folder=folder, target=target)[0]
 
 
 def draw_heatmaps(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -142,7 +146,8 @@ def choose_slides(wanted: str | int, predictions: pd.DataFrame, task: Mapping[st
         return sorted({ranked[place] for place in np.linspace(0, len(ranked) - 1, number).round().astype(int)})
     p = predictions.groupby("slide")[[f"p_{name}" for name in classes]].mean()
     truth = predictions.groupby("slide")[column].first()
-    decided = np.array(classes)[p.to_numpy().argmax(axis=1)]
+    stated = p.to_numpy()
+    decided = np.array(classes)[median_level(stated) if task.get("kind") == "ordinal" else stated.argmax(axis=1)]
     table = pd.DataFrame(
         {"truth": truth.loc[p.index], "right": decided == truth.loc[p.index].to_numpy(), "sure": p.max(axis=1)}
     )
@@ -153,7 +158,7 @@ def choose_slides(wanted: str | int, predictions: pd.DataFrame, task: Mapping[st
 
 
 def _draw(
-    job: Job, split: Split, slides: list[str], *, method: str, folder: Path
+    job: Job, split: Split, slides: list[str], *, method: str, folder: Path, target: str | None = None
 ) -> tuple[Maps, dict[str, TileScores]]:
     rows = {row["slide"]: row for row in job.rows}
     maps, drawn = Maps(), {}
@@ -165,7 +170,7 @@ def _draw(
                 for name in names:
                     models.setdefault(name, SlideModel.load(job.run.model(name)))
                 features = job.store.read(slide)
-                scores = explain_bag([models[name] for name in names], features, method=method)
+                scores = explain_bag([models[name] for name in names], features, method=method, target=target)
                 with opened(rows[slide], job.study) as opened_slide:
                     maps.pictures.append(_write(opened_slide, features, scores, job.study, folder))
                 drawn[slide] = scores

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
+import pandas as pd
+
 from coverslip.report.contents import Json, RunContents, dig
-from coverslip.report.wording import is_number
+from coverslip.report.wording import is_number, number
 
 
 @dataclass(frozen=True)
@@ -32,10 +35,11 @@ class SlideResult:
 
 
 def slide_results(run: RunContents) -> dict[str, SlideResult]:
-    """One result a slide: the mean probabilities of the folds that tested it; a tie goes to the class named first."""
+    """One result a slide: the mean probabilities of the folds that tested it. The likeliest class is decided, of levels
+    the median; a tie goes to the one named first. Labels, numbers and times have `slide_values`."""
     frame, classes = run.predictions, run.classes
     columns = [f"p_{name}" for name in classes]
-    if frame is None or not classes or not {run.column, *columns} <= set(frame.columns):
+    if frame is None or not classes or not {run.column, *columns} <= set(frame.columns) or kind(run) == "multilabel":
         return {}
     results = {}
     for slide, rows in frame.groupby("slide", sort=True):
@@ -44,12 +48,75 @@ def slide_results(run: RunContents) -> dict[str, SlideResult]:
             continue
         p = {name: float(means[column]) for name, column in zip(classes, columns)}
         decided = max(classes, key=lambda name: p[name])
-        folds = ", ".join(map(str, sorted(set(rows["fold"]))))
+        if kind(run) == "ordinal":
+            decided = next(name for name, upto in zip(classes, accumulate(p.values())) if upto >= 0.5 - 1e-12)
         first = rows.iloc[0]
         results[str(slide)] = SlideResult(
-            str(slide), str(first["patient"]), str(first[run.column]).strip(), decided, p, folds
+            str(slide), str(first["patient"]), str(first[run.column]).strip(), decided, p, _folds_of(rows)
         )
     return results
+
+
+@dataclass(frozen=True)
+class SlideValue:
+    """What was true of a slide and what was predicted, in words, where nothing is decided; `order` ranks slides by the
+    first thing that is predicted."""
+
+    slide: str
+    patient: str
+    true: str
+    predicted: str
+    order: float
+    fold: str
+
+
+def slide_values(run: RunContents) -> dict[str, SlideValue]:
+    """One value a slide, for labels, numbers and times: the mean over the folds that tested it."""
+    frame, task = run.predictions, run.metric("task") or {}
+    known = [str(name) for name in task.get("columns") or [run.column]]
+    names = {
+        "regression": ["value"],
+        "multilabel": [f"p_{name}" for name in run.classes],
+        "competing_risks": [f"risk_{name}" for name in run.classes],
+    }.get(kind(run), ["risk"] if kind(run).startswith("survival") else [])
+    if frame is None or not names or not {*known, *names} <= set(frame.columns):
+        return {}
+    found = {}
+    for slide, rows in frame.groupby("slide", sort=True):
+        means, first = rows[names].mean(), rows.iloc[0]
+        if means.isna().any():
+            continue
+        said = ", ".join(f"{name.removeprefix('p_').replace('_', ' ')} {number(means[name])}" for name in names)
+        true = _true(kind(run), {name: first[name] for name in known})
+        patient = str(first["patient"])
+        found[str(slide)] = SlideValue(str(slide), patient, true, said, float(means[names[0]]), _folds_of(rows))
+    return found
+
+
+def _true(of: str, values: Mapping[str, Any]) -> str:
+    """What is known of a slide in words."""
+    if of == "multilabel":
+        words = {"0": "no {}", "1": "{}"}
+        return ", ".join(words.get(_plain(value), "{} unknown").format(name) for name, value in values.items())
+    if of == "regression":
+        return _plain(next(iter(values.values())))
+    time, event = (_plain(value) for value in values.values())
+    return f"no event up to {time}" if event == "0" else f"event at {time}" if event == "1" else f"{event} at {time}"
+
+
+def _plain(value: Any) -> str:
+    """A cell as text; whole numbers without a point, since a column with a hole holds them as fractions."""
+    number_of = value if isinstance(value, str) else f"{value:g}" if is_number(value) else str(value)
+    return number_of.strip()
+
+
+def _folds_of(rows: pd.DataFrame) -> str:
+    return ", ".join(map(str, sorted(set(rows["fold"]))))
+
+
+def kind(run: RunContents) -> str:
+    """The kind of the run's task; older metrics.json do not say it and are of classes."""
+    return str(run.metric("task", "kind") or "classification")
 
 
 def class_of_patient(run: RunContents) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from coverslip.report.contents import Map, RunContents, TilePicture
-from coverslip.report.facts import SlideResult, slide_results
+from coverslip.report.facts import SlideResult, SlideValue, kind, slide_results, slide_values
 from coverslip.report.pictures import MAP_PX, TILE_PX, Picture, picture
 from coverslip.report.sections import Absent, Section
 from coverslip.report.wording import has_interval, is_number, metric_label, number, plural, span
@@ -19,9 +19,10 @@ MOST = 60
 _TILES = 6  # of each rank
 
 _MEANING = {
-    "evidence": "Colour is evidence: how much a tile speaks for the class, by the model's own sum. It can be negative.",
+    "evidence": "Colour is evidence: how much a tile speaks for what is named beside it, by the model's own sum. "
+    "It can be negative.",
     "attention": "Colour is attention: how much a tile counts in the average; 1 is an even share. It says where the "
-    "model looked, not what it concluded there; a tile with high attention may speak for either class.",
+    "model looked, not what it concluded there; a tile with high attention may speak for or against.",
 }
 
 
@@ -31,8 +32,9 @@ class Card:
 
     slide: str
     result: SlideResult | None
+    value: SlideValue | None
     kind: str
-    target: str
+    target: str  # in words: "class tumour", "higher risk"
     region_auroc: float | None  # how well the map finds the outlined region of this slide, tile level
     image: Picture | None
     top: tuple[tuple[TilePicture, Picture | None], ...]
@@ -49,10 +51,14 @@ class Group:
 
 
 def groups(run: RunContents) -> tuple[list[Group], int]:
-    """The maps in groups, wrong ones first and the surest first in each, and how many are not shown."""
+    """The maps in groups, wrong ones first and the surest first in each, and how many are not shown. Where nothing is
+    decided (labels, numbers, times) they are one group, the highest prediction first."""
+    if values := slide_values(run):
+        return _by_value(run, values)
     results, known = slide_results(run), run.metric("localisation", "by_slide") or {}
     ordered = sorted(run.maps, key=lambda one: _rank(one, results.get(one.slide)))
     shown = ordered[:MOST]
+    prefix = "class " if kind(run) == "classification" else ""
     bins: dict[tuple[bool, str], list[Map]] = {}
     for one in shown:
         result = results.get(one.slide)
@@ -65,9 +71,23 @@ def groups(run: RunContents) -> tuple[list[Group], int]:
             maps = bins.get((wrong, name), [])
             if maps:
                 found.append(
-                    Group(_title(name, wrong=wrong, n=len(maps)), wrong, [_card(m, results, known) for m in maps])
+                    Group(
+                        _title(name, wrong=wrong, n=len(maps)),
+                        wrong,
+                        [_card(m, known, prefix, result=results.get(m.slide)) for m in maps],
+                    )
                 )
     return found, len(ordered) - len(shown)
+
+
+def _by_value(run: RunContents, values: Mapping[str, SlideValue]) -> tuple[list[Group], int]:
+    tested = [one for one in run.maps if one.slide in values]
+    tested = sorted(tested, key=lambda one: (-values[one.slide].order, one.slide))
+    ordered = [*tested, *(one for one in run.maps if one.slide not in values)]
+    known = run.metric("localisation", "by_slide") or {}
+    cards = [_card(one, known, "", value=values.get(one.slide)) for one in ordered[:MOST]]
+    title = f"From the highest prediction to the lowest ({len(cards)})"
+    return [Group(title, wrong=False, cards=cards)] if cards else [], len(ordered) - len(cards)
 
 
 def _rank(one: Map, result: SlideResult | None) -> tuple[int, float, str]:
@@ -82,14 +102,29 @@ def _title(name: str, *, wrong: bool, n: int) -> str:
     return f"True class {name}, decided {'wrong' if wrong else 'right'} ({n})"
 
 
-def _card(one: Map, results: Mapping[str, SlideResult], known: Mapping[str, float]) -> Card:
+def _card(
+    one: Map,
+    known: Mapping[str, float],
+    prefix: str,
+    *,
+    result: SlideResult | None = None,
+    value: SlideValue | None = None,
+) -> Card:
     ranks = {
         rank: tuple((t, picture(t.image, TILE_PX)) for t in [t for t in one.tiles if t.rank == rank][:_TILES])
         for rank in ("top", "bottom")
     }
-    image = picture(one.image, MAP_PX)
-    result, region_auroc = results.get(one.slide), known.get(one.slide)
-    return Card(one.slide, result, one.kind, one.target, region_auroc, image, ranks["top"], ranks["bottom"])
+    return Card(
+        one.slide,
+        result,
+        value,
+        one.kind,
+        f"{prefix}{one.target}" if one.target else "",
+        known.get(one.slide),
+        picture(one.image, MAP_PX),
+        ranks["top"],
+        ranks["bottom"],
+    )
 
 
 def localisation(run: RunContents) -> dict[str, Any] | None:
