@@ -19,6 +19,7 @@ time has no weight there: such a time counts nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -184,7 +185,7 @@ def risk_groups(units: Units, risk: Float[ndarray, n]) -> dict[str, Any]:
         for _, places in units.strata():
             high[places] = risk[places] > np.median(risk[places])
     time, event = units.y[:, 0], units.y[:, 1] > 0
-    seen = np.linspace(0, time.max(), _AT_RISK)
+    seen = np.linspace(0, round_up(float(time.max())), _AT_RISK)
     groups = [
         {"name": name, "patients": int(which.sum()), "events": int(event[which].sum()),
          **_drawn(kaplan_meier(time[which], event[which]), time[which]),
@@ -200,6 +201,14 @@ def risk_groups(units: Units, risk: Float[ndarray, n]) -> dict[str, Any]:
         "at_risk_at": seen.tolist(),
         "logrank": {"statistic": test.statistic, "z": z, "reason": test.reason},
     }
+
+
+def round_up(value: float) -> float:
+    """The next number over `value` whose fifths are short: 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8 or 10 times a power of ten."""
+    if value <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(part * power for part in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if part * power >= value * (1 - 1e-9))
 
 
 def calibration(units: Units, task: Task, time: float) -> dict[str, Any]:
@@ -277,6 +286,8 @@ def _followed(units: Units, stratum: int, at: Float[ndarray, g]) -> Float[ndarra
 
 def _calibration_times(grid: Sequence[float]) -> list[float]:
     """Up to three times of the grid, evenly apart, the last among them."""
+    if len(grid) <= _CALIBRATION_TIMES:
+        return list(grid)
     places = np.unique(np.linspace(0, len(grid) - 1, _CALIBRATION_TIMES + 1).round().astype(int)[1:])
     return [grid[place] for place in places]
 

@@ -59,15 +59,23 @@ class Square:
     def at(self, x: float, y: float) -> Point:
         return self.left + x * self.side, self.top + (1 - y) * self.side
 
-    def draw(self, canvas: Canvas, x_title: str, y_title: str) -> None:
+    def draw(
+        self,
+        canvas: Canvas,
+        x_title: str,
+        y_title: str,
+        x_range: tuple[float, float] = (0.0, 1.0),
+        y_range: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        """The panel, its grid, and ticks that say what the ends of the square stand for."""
         canvas.add("rect", x=self.left, y=self.top, width=self.side, height=self.side, cls="panel")
         for i in range(6):
             value = i / 5
             x, y = self.at(value, value)
             canvas.line((x, self.top), (x, self.top + self.side), "grid")
             canvas.line((self.left, y), (self.left + self.side, y), "grid")
-            canvas.text((x, self.top + self.side + 15), f"{value:.1f}", "tick", "middle")
-            canvas.text((self.left - 7, y + 3.5), f"{value:.1f}", "tick", "end")
+            canvas.text((x, self.top + self.side + 15), _tick(value, x_range), "tick", "middle")
+            canvas.text((self.left - 7, y + 3.5), _tick(value, y_range), "tick", "end")
         middle = self.left + self.side / 2
         canvas.text((middle, self.top + self.side + 34), x_title, "axis", "middle")
         canvas.text((13, self.top + self.side / 2), y_title, "axis", "middle", turn=-90)
@@ -90,41 +98,16 @@ def roc(curves: Sequence[Curve], label: str) -> Markup:
     canvas.line(square.at(0, 0), square.at(1, 1), "chance")
     for curve in curves:
         canvas.path([square.at(x, y) for x, y in zip(curve.x, curve.y)], f"curve {curve.style}")
-    _legend(canvas, square, [c for c in curves if c.label], above=0.06)
-    return canvas.svg()
-
-
-def over_time(
-    curves: Sequence[Curve],
-    last: float,
-    label: str,
-    seen: Sequence[float] = (),
-    at_risk: Sequence[tuple[str, Sequence[int]]] = (),
-) -> Markup:
-    """Shares over time, from 0 to `last`, which x counts in; below, how many of each group (its style, and its counts)
-    were followed at the times `seen`."""
-    canvas, square = Canvas(344, 338 + (20 + 14 * len(at_risk) if seen else 0), label, "curve"), Square()
-    square.draw(canvas, f"time, in parts of {last:g}", "free of the event")
-    for curve in curves:
-        canvas.path([square.at(x, y) for x, y in zip(curve.x, curve.y)], f"curve {curve.style}")
-    _legend(canvas, square, [c for c in curves if c.label], above=0.06)
-    if seen:
-        below = square.top + square.side + 50
-        canvas.text((square.left, below), "followed", "tick")
-        for row, (style, counts) in enumerate(at_risk, start=1):
-            y = below + 14 * row
-            canvas.line((square.left - 26, y - 4), (square.left - 12, y - 4), f"curve {style}")
-            for x, n in zip(seen, counts):
-                canvas.text((square.at(x, 0)[0], y), count(n), "tick", "middle")
+    legend(canvas, square, [c for c in curves if c.label], above=0.06)
     return canvas.svg()
 
 
 def scatter(true: Sequence[float], predicted: Sequence[float], label: str) -> Markup:
-    """Predicted over true values, both in parts of their common range; the line is where they agree."""
+    """Predicted over true values, both over their common range; the line is where they agree."""
     low, high = min(*true, *predicted), max(*true, *predicted)
     width = (high - low) or 1.0
     canvas, square = Canvas(344, 338, label, "curve"), Square()
-    square.draw(canvas, f"true, in parts of {low:.3g} to {high:.3g}", "predicted, likewise")
+    square.draw(canvas, "true", "predicted", (low, low + width), (low, low + width))
     canvas.line(square.at(0, 0), square.at(1, 1), "chance")
     for t, p in zip(true, predicted):
         x, y = square.at((t - low) / width, (p - low) / width)
@@ -147,7 +130,7 @@ def precision_recall(curves: Sequence[Curve], prevalence: float | None, label: s
             before = recall
         canvas.path(steps, f"curve {curve.style}")
     low = is_number(prevalence) and prevalence < 0.3
-    _legend(canvas, square, [c for c in curves if c.label], above=0.4 if low else 0.06)
+    legend(canvas, square, [c for c in curves if c.label], above=0.4 if low else 0.06)
     return canvas.svg()
 
 
@@ -162,10 +145,12 @@ def reliability(bins: Sequence[Mapping[str, Any]], label: str) -> Markup:
         if has_interval(b):
             canvas.line(square.at(b["stated"], b["low"]), square.at(b["stated"], b["high"]), "whisker model")
         canvas.add("circle", cx=x, cy=y, r=3 + 5.5 * math.sqrt(b["n"] / most), cls="dot model")
-    for b in bins:
-        # Over the middle of the bin: two means may lie side by side, two bins do not.
-        middle = (b["from"] + b["to"]) / 2 if is_number(b.get("from")) and is_number(b.get("to")) else b["stated"]
-        canvas.text((square.at(middle, 1)[0], square.top - 7), count(b["n"]), "tick", "middle")
+    # Over the middle of the bin: two means may lie side by side, two bins do not.
+    middles = [
+        (b["from"] + b["to"]) / 2 if is_number(b.get("from")) and is_number(b.get("to")) else b["stated"] for b in bins
+    ]
+    for b, x in zip(bins, _apart([square.at(middle, 1)[0] for middle in middles])):
+        canvas.text((x, square.top - 7), count(b["n"]), "tick", "middle")
     canvas.text((square.left - 7, square.top - 7), "n", "tick", "end")
     return canvas.svg()
 
@@ -343,7 +328,7 @@ def _range(rows: Sequence[Row], reference: float | None) -> tuple[float, float, 
     return (low, high, step) if high > low else (low - step, high + step, step)
 
 
-def _legend(canvas: Canvas, square: Square, curves: Sequence[Curve], *, above: float) -> None:
+def legend(canvas: Canvas, square: Square, curves: Sequence[Curve], *, above: float) -> None:
     """Labels in the lower right corner, where curves that are any good do not go."""
     for i, curve in enumerate(reversed(curves)):
         x, y = square.at(0.97, above + 0.065 * i)
@@ -353,6 +338,28 @@ def _legend(canvas: Canvas, square: Square, curves: Sequence[Curve], *, above: f
 
 def _cut(text: str, most: int = 18) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _apart(places: Sequence[float], gap: float = 17.0) -> list[float]:
+    """Rising places, moved as little as can be so that numbers over them do not touch: those that would are spread
+    about their common middle."""
+    groups: list[list[float]] = []  # runs of neighbours that touch: their places
+    for place in places:
+        groups.append([place])
+        while len(groups) > 1 and _ends(groups[-2], gap)[1] + gap > _ends(groups[-1], gap)[0]:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_ends(group, gap)[0] + gap * i for group in groups for i in range(len(group))]
+
+
+def _ends(group: Sequence[float], gap: float) -> tuple[float, float]:
+    middle, half = sum(group) / len(group), gap * (len(group) - 1) / 2
+    return middle - half, middle + half
+
+
+def _tick(share: float, ends: tuple[float, float]) -> str:
+    """What a share of the way between two ends is."""
+    low, high = ends
+    return f"{share:.1f}" if ends == (0.0, 1.0) else f"{low + share * (high - low):.4g}"
 
 
 def _short(value: Any) -> str:

@@ -131,7 +131,13 @@ def listing(items: list[str], most: int = 0) -> str:
 
 
 def metric_label(name: str) -> str:
-    return METRICS[name].label if name in METRICS else name.replace("_", " ")
+    """The name of a figure for people; one of a single class, label, cause or level says which: "C-index, cancer"."""
+    if name in METRICS:
+        return METRICS[name].label
+    base = max((one for one in METRICS if name.startswith(f"{one}_")), key=len, default=None)
+    return (
+        name.replace("_", " ") if base is None else f"{METRICS[base].label}, {name[len(base) + 1 :].replace('_', ' ')}"
+    )
 
 
 def code_label(code: str) -> str:

@@ -13,6 +13,7 @@ from coverslip.report.contents import RunContents, dig
 from coverslip.report.facts import fold_values, leaks, num_folds
 from coverslip.report.figures import Curve, Row
 from coverslip.report.sections import Absent, Section
+from coverslip.report.time_figures import time_figures
 from coverslip.report.wording import METRICS, is_number, listing, metric_label, number, plural, span
 
 ENTRIES = {"results": {"build": "SECTION", "summary": "Metrics, baseline, folds and curves"}}
@@ -118,37 +119,8 @@ def _curves(run: RunContents) -> list[dict[str, Any]]:
                 "caption": f"{level.capitalize()} level{of}, out-of-fold predictions pooled{area}{base}.",
             }
         )
-    found += [*_reliability(run), *_confusion(run), *_kaplan_meier(run), *_scatter(run)]
+    found += [*_reliability(run), *_confusion(run), *time_figures(run), *_scatter(run)]
     return found
-
-
-def _kaplan_meier(run: RunContents) -> list[dict[str, Any]]:
-    """Survival of those of higher and of lower out-of-fold risk."""
-    block = dig(run.evaluation, "risk_groups")
-    groups = [group for group in dig(block, "groups") or [] if isinstance(group, Mapping) and group.get("time")]
-    last = max((group["time"][-1] for group in groups), default=0)
-    if not last:
-        return []
-    drawn = []
-    for hue, group in zip(("hue0", "hue1"), groups):
-        x, y = [0.0], [1.0]
-        for time, value in zip(group["time"], group["value"]):
-            x, y = [*x, time / last, time / last], [*y, y[-1], value]
-        drawn.append(Curve(x, y, hue, f"{group['name']} ({group['events']} of {group['patients']} with the event)"))
-    # The usual p takes groups for given; that of a control knows that they were made.
-    p = dig(run.control, "logrank", "p") if dig(run.evaluation, "set") != "external" else None
-    test = f"; log-rank p {number(p, 3)} by permuting the whole cross-validation" if is_number(p) else ""
-    seen = [t / last for t in dig(block, "at_risk_at") or []]
-    at_risk = [(hue, group.get("at_risk") or []) for hue, group in zip(("hue0", "hue1"), groups)]
-    text = f"Kaplan-Meier curves of {listing([c.label for c in drawn])}, {run.level} level, up to time {last:g}{test}."
-    return [
-        {
-            "title": "Survival by risk",
-            "svg": figures.over_time(drawn, last, text, seen, at_risk),
-            "caption": f"{run.level.capitalize()} level, Kaplan-Meier curves by out-of-fold risk, cut at the "
-            f"{dig(block, 'cut')}; below, how many were still followed{test}.",
-        }
-    ]
 
 
 def _scatter(run: RunContents) -> list[dict[str, Any]]:

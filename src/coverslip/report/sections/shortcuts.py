@@ -8,17 +8,21 @@ from typing import Any
 
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.sections import Absent, Section
-from coverslip.report.wording import number, percent, span
+from coverslip.report.wording import number, percent, plural, span
 
 ENTRIES = {"shortcuts": {"build": "SECTION", "summary": "Leaks by features, pretraining, sites as shortcuts"}}
 
 NOT_ASKED = "Nobody asked: the run was made with audit.enabled = false, or stopped before its audits."
+
+# Cases of a leak that are shown before the rest is folded away.
+AT_ONCE = 8
 
 
 def _build(run: RunContents) -> dict[str, Any] | Absent:
     if run.audit is None:
         return Absent(NOT_ASKED)
     return {
+        "at_once": AT_ONCE,
         "findings": dig(run.audit, "leaks", "findings") or [],
         "pretraining": dig(run.audit, "pretraining") or {},
         "reason": dig(run.audit, "sites", "reason"),
@@ -48,7 +52,7 @@ def _rows(run: RunContents) -> list[dict[str, Any]]:
     if isinstance(within, Mapping):
         names = len(within.get("sites") or [])
         for key, asks in (
-            ("within", f"model within {names} sites, pooled by site"),
+            ("within", f"model within {plural(names, 'site')}, pooled by site"),
             ("overall", "the same patients, all pairs"),
         ):
             rows.append(_row(asks, within.get(key) or {"reason": within.get("reason")}, "0.50"))
