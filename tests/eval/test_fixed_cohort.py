@@ -10,6 +10,7 @@ from scipy.special import expit, softmax
 
 from coverslip.eval.fixed_cohort import fixed_cohort
 from coverslip.eval.metrics import METRICS, classification_metrics
+from coverslip.eval.proportion import clopper_pearson
 from coverslip.eval.reduce import Units
 
 
@@ -44,8 +45,8 @@ def test_values_are_those_of_the_metrics_and_intervals_hold_them(n: int, share: 
 @pytest.mark.parametrize("k", [3, 4])
 def test_several_classes_are_a_mean_over_classes(k: int) -> None:
     rng = np.random.default_rng(0)
-    y = np.arange(120) % k
-    p = softmax(rng.normal(size=(120, k)) + np.eye(k)[y], axis=1)
+    y = np.arange(60 * k) % k
+    p = softmax(rng.normal(size=(60 * k, k)) + np.eye(k)[y], axis=1)
     classes = tuple(map(str, range(k)))
     values = classification_metrics(y, p, classes)
     for name, figure in fixed_cohort(units_of(y, p), classes, resamples=50).items():
@@ -68,7 +69,7 @@ def test_few_of_a_class_are_doubted_and_none_is_null() -> None:
     few = fixed_cohort(binary(40, 3), ("neg", "pos"))
     assert "only 3" in few["auroc"].reason
     assert few["accuracy"].reason == "only 3 of class pos: a hint, no evidence"
-    assert (few["brier"].low, few["brier"].reason) == (None, "under 20 in the smallest class")
+    assert (few["brier"].low, few["brier"].reason) == (None, "under 50 in the smallest class")
     none = fixed_cohort(binary(40, 0), ("neg", "pos"))
     assert {name for name, figure in none.items() if figure.value is None} == {
         "auroc",
@@ -78,6 +79,13 @@ def test_few_of_a_class_are_doubted_and_none_is_null() -> None:
     }
     nobody = fixed_cohort(binary(0, 0), ("neg", "pos"))
     assert all(figure.value is None for figure in nobody.values())
+
+
+def test_accuracy_of_few_patients_has_exact_limits() -> None:
+    few, more = (fixed_cohort(binary(n, n // 2), ("neg", "pos"))["accuracy"] for n in (39, 40))
+    assert (few.how, more.how) == ("Clopper-Pearson, 95%", "Wilson, 95%")
+    hits = round(few.value * 39)
+    assert (few.low, few.high) == pytest.approx(clopper_pearson(hits, 39))
 
 
 def test_nothing_ever_wrong_is_no_certainty() -> None:
@@ -90,8 +98,8 @@ def test_nothing_ever_wrong_is_no_certainty() -> None:
 
 
 def test_intervals_cover_what_they_state() -> None:
-    """A fast look at what benchmarks/coverage.py measures: 8 events among 40 for shares, 20 among 40 for brier."""
-    for n, events, names in ((40, 8, ("auprc", "balanced_accuracy", "f1", "accuracy")), (40, 20, ("brier",))):
+    """A fast look at what benchmarks/coverage.py measures: 8 events among 40 for shares, 50 among 100 for brier."""
+    for n, events, names in ((40, 8, ("auprc", "balanced_accuracy", "f1", "accuracy")), (100, 50, ("brier",))):
         rng_truth = binary(300_000, 300_000 * events // n, seed=1)
         truth = classification_metrics(rng_truth.y, rng_truth.p, ("0", "1"))
         covered = dict.fromkeys(names, 0)

@@ -86,7 +86,8 @@ def choose(
     Where methods are shown to be better than the reference, the cheapest of them. Else the cheapest of the reference
     and of those that are not shown to be worse and whose mean lies at most `margin` below it: with few folds hardly
     anything is shown, and a mean far below the reference is no accident to build on. Cheap is few parameters; of as
-    many, the reference, then few seconds, for a second more or less is no reason to leave what was declared. `baseline` has the methods against the linear model, `level` is what is counted: patient or slide.
+    many, the reference, then few seconds, for a second more or less is no reason to leave what was declared.
+    `baseline` has the methods against the linear model, `level` is what is counted: patient or slide.
     """
     reference, metric = comparison.reference, comparison.metric
     if comparison.reference_value is None:

@@ -6,7 +6,7 @@ rarely meets the ones that a figure hangs on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +23,9 @@ from coverslip.eval.reduce import Units
 
 ECE_REASON = "in few patients it is never near 0; beside it stands what a calibrated model shows by chance"
 # With fewer in a class the one patient who is sure and wrong is often not met: intervals cover 80 to 93 % then.
-LEAST_FOR_BRIER = 20
+LEAST_FOR_BRIER = 50
+# Wilson's limits of few patients who are nearly all decided rightly or wrongly cover 92 %.
+_EXACT_BELOW = 40
 CONFIDENCE = 0.95
 
 
@@ -31,11 +33,11 @@ def fixed_cohort(units: Units, classes: Sequence[str], *, resamples: int = 2000,
     """Every metric of `METRICS` by name.
 
     auroc               Newcombe's method 5 or BCa (`auroc_interval`); more classes: the mean of the classes' limits
-    accuracy            Wilson
+    accuracy            Wilson; Clopper and Pearson under 40 patients
     balanced_accuracy   Clopper and Pearson's limits of the classes' recalls, which are of different patients, combined
     f1                  Wilson's limits of TP / (TP + FP + FN), of which f1 is a rising function
     auprc               Wilson's, with as many patients as have the class
-    brier               t on the logit scale, from 20 in the smallest class; with fewer it would cover less than stated
+    brier               t on the logit scale, from 50 in the smallest class; with fewer it would cover less than stated
     ece                 none: a resample adds chance a second time
 
     Where units are slides, as many patients count as the slides amount to. The mean of limits is for figures that may
@@ -49,7 +51,7 @@ def fixed_cohort(units: Units, classes: Sequence[str], *, resamples: int = 2000,
         "f1": _mean([_f1(units, k) for k in _positives(units)]),
         "brier": _brier(units, classes),
         "ece": Interval(_value("ece", units), None, None, "none", reason=ECE_REASON),
-        "accuracy": _share(decisions(units.p) == units.y, np.ones(len(units), bool), units.patient),
+        "accuracy": _accuracy(units),
     }  # fmt: skip
     return {name: _doubted(figures[name], units, classes) for name in METRICS}
 
@@ -70,13 +72,17 @@ def _mean(parts: Sequence[Interval]) -> Interval:
     )
 
 
+def _accuracy(units: Units) -> Interval:
+    exact = effective_patients(units.patient) < _EXACT_BELOW
+    right, all_of_them = decisions(units.p) == units.y, np.ones(len(units), bool)
+    return _share(right, all_of_them, units.patient, exact=exact)
+
+
 def _balanced_accuracy(units: Units) -> Interval:
     """Recalls of different patients are independent: their squared distances to their limits add up (MOVER)."""
     how = "Clopper-Pearson limits of the classes' recalls, combined, 95%"
     decided = decisions(units.p)
-    recalls = [
-        _share(decided == k, units.y == k, units.patient, limits=clopper_pearson) for k in range(units.p.shape[1])
-    ]
+    recalls = [_share(decided == k, units.y == k, units.patient, exact=True) for k in range(units.p.shape[1])]
     if any(recall.value is None for recall in recalls):
         return Interval(None, None, None, how, reason="a class has no patient")
     value, low, high = (np.array([getattr(r, name) for r in recalls], dtype=float) for name in ("value", "low", "high"))
@@ -136,18 +142,14 @@ def _brier(units: Units, classes: Sequence[str]) -> Interval:
     return Interval(value, float(low), float(high), how)
 
 
-def _share(
-    hits: Bool[ndarray, n],
-    of: Bool[ndarray, n],
-    patient: ndarray,
-    limits: Callable[[float, float], tuple[float, float]] = wilson,
-) -> Interval:
+def _share(hits: Bool[ndarray, n], of: Bool[ndarray, n], patient: ndarray, *, exact: bool = False) -> Interval:
     """The share of `of` that are hits, with limits for as many patients as they amount to."""
+    how = f"{'Clopper-Pearson' if exact else 'Wilson'}, 95%"
     if not of.any():
-        return Interval(None, None, None, "Wilson, 95%", reason="nobody to count")
+        return Interval(None, None, None, how, reason="nobody to count")
     share, n = float(hits[of].mean()), effective_patients(patient[of])
-    low, high = limits(min(n, share * n), n)
-    return Interval(share, low, high, "Wilson, 95%")
+    low, high = (clopper_pearson if exact else wilson)(min(n, share * n), n)
+    return Interval(share, low, high, how)
 
 
 def _doubted(figure: Interval, units: Units, classes: Sequence[str]) -> Interval:
