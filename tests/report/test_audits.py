@@ -44,6 +44,16 @@ def test_items_have_numbers_once_and_name_sections_that_there_are() -> None:
         assert all(item.add or item.holds for item in items)
 
 
+def test_items_are_those_of_the_published_lists() -> None:
+    """TRIPOD+AI: 27 items, 52 with their parts. CLAIM of 2020: 42."""
+    parts = dict.fromkeys(range(1, 28), "") | {3: "abc", 5: "ab", 6: "abc", 8: "abc", 9: "abc", 12: "abcdefg"}
+    parts |= {18: "abcdef", 20: "abc", 23: "ab", 27: "abc"}
+    tripod = [f"{n}{part}" for n in sorted(parts) for part in parts[n] or ("",)]
+    (_, _, first), (_, _, second) = CHECKLISTS
+    assert [item.number for item in first] == tripod and len(tripod) == 52
+    assert [item.number for item in second] == [str(n) for n in range(1, 43)]
+
+
 def test_an_empty_run_meets_nothing(copy_of: Callable[..., Path]) -> None:
     keep = copy_of(without=("audit.json", "metrics.json", "split.json", "cohort.json", "check.json", "evaluation.json"))
     found = {i["number"]: i for i in checklists(read_contents(keep))["lists"][0]["items"]}

@@ -2,7 +2,8 @@
 
 Items are told in our own words, under the numbers of the originals:
 TRIPOD+AI: Collins et al. 2024, https://doi.org/10.1136/bmj-2023-078378.
-CLAIM: Mongan, Moy and Kahn 2020, https://doi.org/10.1148/ryai.2020200029.
+CLAIM: Mongan, Moy and Kahn 2020, https://doi.org/10.1148/ryai.2020200029. Its update of 2024 has 44 items and counts
+them anew (https://doi.org/10.1148/ryai.240300); the numbers here are those of 2020.
 
 An item is met where the run answers it, partly met where it answers a part and a person has to add the rest.
 """
@@ -93,7 +94,13 @@ TRIPOD_AI = (
     Item("6a", "Setting, number and places of centres", "sites", _sites, "Describe the centres."),
     Item("6b", "Who was eligible", "cohort", _has("cohort", "exclusions"), "State the criteria."),
     Item("6c", "Treatments, and how they were dealt with", add="Say which."),
-    Item("7", "Preparation and quality checks of the data", "preflight", _there("check")),
+    Item(
+        "7",
+        "Preparation and quality checks of the data",
+        "preflight",
+        _there("check"),
+        "Say whether they are alike for all groups of people.",
+    ),
     Item("8a", "The outcome, its time, how and why it was assessed", "methods", _setting("task"), "Say how assessed."),
     Item("8b", "Who assessed the outcome, with what training", add="Name the qualifications."),
     Item("8c", "Blinding of those who assessed the outcome", add="Say whether blinded."),
@@ -106,10 +113,15 @@ TRIPOD_AI = (
     Item("12b", "How predictors were transformed", "methods", _setting("fit", "standardise")),
     Item("12c", "Kind of model, all steps of building, internal validation", "methods", _setting("aggregator", "name")),
     Item("12d", "Differences between clusters such as hospitals", "shortcuts", _sites),
-    Item("12e", "Measures of performance, with their reasons", "results", _has("metrics", "primary")),
-    Item("12f", "Changes made to the model after evaluation", add="Say none, or which."),
+    Item("12e", "Measures and plots of performance, with their reasons", "results", _has("metrics", "primary")),
+    Item("12f", "Updating of the model because of the evaluation", add="Say none, or which."),
     Item("12g", "How predictions of a new case are computed", "methods", lambda run: bool(run.models)),
-    Item("13", "Class imbalance: what was done about it", "methods", _setting("fit", "class_weights")),
+    Item(
+        "13",
+        "Class imbalance: what was done about it, and recalibration after it",
+        "methods",
+        _setting("fit", "class_weights"),
+    ),
     Item(
         "14",
         "Fairness: what was done to find or mend unequal performance",
@@ -144,7 +156,7 @@ TRIPOD_AI = (
         "The whole model, so that others can use it",
         "provenance",
         lambda run: bool(run.models),
-        "Share the folder.",
+        "Share the folder, and say under which terms.",
     ),
     Item("23a", "Performance with intervals, also of key subgroups", "subgroups", _subgroups),
     Item("23b", "Differences in performance between clusters", "shortcuts", _sites),

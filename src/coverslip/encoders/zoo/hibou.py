@@ -38,6 +38,7 @@ def hibou_b(name: str) -> Blueprint:
         sha256=None,
         licence="Apache-2.0",
         gated=True,
+        pretraining=(),  # slides of its makers alone, as the paper says
     )
     vit = ViT(width=768, depth=12, heads=12, patch_px=14, registers=4, prefix_positions=False, layer_scale=True)
     return PublishedViT(info, vit, translate=from_transformers)
