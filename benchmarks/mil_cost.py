@@ -55,14 +55,16 @@ def main() -> None:
     if given.one:
         print(json.dumps(one_method(given.one[0], int(given.one[1]))))
         return
-    found: dict[str, Any] = {"machine": machine(), "threads": torch.get_num_threads(), "seed": given.seed}
-    print(f"{found['machine']}, {found['threads']} threads\n")
+    threads = torch.get_num_threads()
+    found: dict[str, Any] = {"machine": machine(), "threads": dict.fromkeys(given.only, threads), "seed": given.seed}
+    print(f"{found['machine']}, {threads} threads\n")
     if "packed" in given.only:
         found["packed"] = packed(given.rounds, given.seed)
     if "methods" in given.only:
         found["methods"] = methods(given.methods, given.rows)
     if given.out is not None:
         before = json.loads(given.out.read_text()) if given.out.is_file() else {}
+        found["threads"] = {**before.get("threads", {}), **found["threads"]}
         given.out.write_text(json.dumps({**before, **found}, indent=1) + "\n", encoding="utf-8")
 
 

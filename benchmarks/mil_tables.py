@@ -230,7 +230,8 @@ def placed(evidence: float | None, attention: float | None) -> float:
 
 
 def cost_section(cost: Mapping[str, Any]) -> str:
-    parts = [f"## Cost\n\n{cost['machine'].split(';')[0]}, {cost['threads']} threads.\n"]
+    threads = ", ".join(f"{part} with {number} threads" for part, number in cost["threads"].items())
+    parts = [f"## Cost\n\n{cost['machine'].split(';')[0]}; {threads}.\n"]
     if "packed" in cost:
         rows = [
             [name, f"{f['s']:.3f}", f"{f['ratio']:.2f}", f"{f['ratios'][0]:.2f} to {f['ratios'][-1]:.2f}"]
