@@ -80,12 +80,9 @@ def survival(task: str) -> Planning:
     )
 
 
-def mutation(task: str, gene: str, control: int = 0) -> Planning:
-    """A mutation by patient, with so many permutations of the patients."""
-    settings: dict[str, dict[str, Any]] = {"task": {"column": gene}}
-    if control:
-        settings["evaluation"] = {"control": control}
-    return Planning(f"tcga_{task}", gene, {"patients": Planned(settings)})
+def mutation(task: str, gene: str) -> Planning:
+    """A mutation by patient."""
+    return Planning(f"tcga_{task}", gene, {"patients": Planned({"task": {"column": gene}})})
 
 
 STUDIES = {
@@ -93,7 +90,7 @@ STUDIES = {
     "lung_subtype": subtypes("lung"),
     "brca_survival": survival("brca"),
     "lung_survival": survival("lung"),
-    "thca_braf": mutation("thca", "braf", control=20),
+    "thca_braf": mutation("thca", "braf"),
     "brca_tp53": mutation("brca", "tp53"),
 }
 
