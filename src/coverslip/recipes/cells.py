@@ -138,11 +138,8 @@ class CellTraining:
             model = SlideModel.load(folder)
         except StoreError:
             raise
-        except CoverslipError as error:
-            return str(error)
-        except _METHOD_FAILS as error:
-            LOG.exception("%s", cell.name)
-            return f"{type(error).__name__}: {error}"
+        except (CoverslipError, *_METHOD_FAILS) as error:
+            return _reason(cell, error)
         # What was begun in another process, or is used again, took longer than the clock has seen.
         whole = not went_on and said != "reused"
         how = model.card.training
@@ -179,15 +176,20 @@ class CellTest:
                 said = model.predict(test)
         except StoreError:
             raise
-        except CoverslipError as error:
-            return str(error)
-        except _METHOD_FAILS as error:
-            LOG.exception("%s", cell.name)
-            return f"{type(error).__name__}: {error}"
+        except (CoverslipError, *_METHOD_FAILS) as error:
+            return _reason(cell, error)
         write_table(cell.folder / TESTED, labelled(said, self.data, cell.fold))
         told = {"digest": cell.digest, "seconds": round(cost.seconds, 4), "tiles": sum(test.lengths)}
         write_json(cell.folder / TEST_RECORD, told)
         return ""
+
+
+def _reason(cell: Cell, error: BaseException) -> str:
+    """Why a cell has failed, in a line; what is no error of ours goes into the log whole."""
+    if isinstance(error, CoverslipError):
+        return str(error)
+    LOG.error("%s", cell.name, exc_info=error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _digest(study: Study, data: TrainingData, fold: Fold, prints: Mapping[str, str]) -> str:

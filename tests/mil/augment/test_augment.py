@@ -282,7 +282,13 @@ def test_partners_of_a_class_need_classes(name: str, source: BagSource, quick: F
 
 def test_psemix_mixes_numbers_too(source: BagSource, quick: FitSettings) -> None:
     numbers = source.with_target(Target(torch.arange(24).float()))
-    fit_bags(numbers, None, build_task("regression", {}), "mean", quick.model_copy(update={"augment": "psemix"}))
+    mixed, plain = (
+        fit_bags(numbers, None, build_task("regression", {}), "mean", quick.model_copy(update={"augment": augment}))
+        for augment in ("psemix", "none")
+    )
+    losses = [[row["loss"] for row in model.card.training["history"]] for model in (mixed, plain)]
+    assert np.isfinite(losses).all()
+    assert losses[0] != losses[1]
 
 
 def test_a_step_has_bags_enough_for_partners(source: BagSource, quick: FitSettings) -> None:

@@ -14,10 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from coverslip.mil.bags import Bags
+from coverslip.mil.source import SLIDE_GAP_UM
 from coverslip.nn.segments import Segments, maximum, rank
-
-# Slides of one pack lie side by side, this far apart, so that none of their tiles come near each other.
-_GAP_UM = 10_000.0
 
 
 def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -124,6 +122,6 @@ def _only(bags: Bags, mask: Bool[Tensor, m], lengths: list[int]) -> Bags:
 def _side_by_side(xy_um: Float[Tensor, "m 2"], segments: Segments) -> Float[Tensor, "m 2"]:
     """Positions with every bag's own start at 0 and each bag to the right of the one before."""
     start = -maximum(-xy_um, segments)  # (b, 2)
-    width = maximum(xy_um, segments)[:, :1] - start[:, :1] + _GAP_UM
+    width = maximum(xy_um, segments)[:, :1] - start[:, :1] + SLIDE_GAP_UM
     edge = torch.cat([width.cumsum(0) - width, torch.zeros_like(width)], 1)
     return xy_um + (edge - start)[segments.ids]
