@@ -6,7 +6,8 @@
 
 A cell is one way of training (an entry) on one plan: data, target, folds. A cell that is done is not done again, one
 that was stopped goes on, and two processes may work in one folder. `--keep` writes the figures of all cells into
-`mil_methods.json` beside this script; `mil_tables.py` makes the tables of the documentation of that file alone.
+`mil_methods.json` beside this script; `mil_tables.py` makes the tables of the documentation of that file alone. What
+is kept there counts as done, too, unless `--again` is given.
 
 Plans:
 
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where runs and figures are kept")
     parser.add_argument("--plans", nargs="+", choices=list(PLANS), default=list(PLANS), metavar="PLAN")
     parser.add_argument("--entries", nargs="+", default=[], metavar="ENTRY", help="some, where not all of a plan")
+    parser.add_argument("--again", action="store_true", help="also cells whose figures are kept in mil_methods.json")
     parser.add_argument("--keep", action="store_true", help="write the figures of all cells into mil_methods.json")
     parser.add_argument("--list", action="store_true", help="print plans and entries")
     given = parser.parse_args()
@@ -147,9 +149,10 @@ def main() -> None:
     if given.data is not None:
         # Steps over bags of thirty rows gain nothing from a second thread, and two processes may work side by side.
         torch.set_num_threads(1)
+        kept = {} if given.again else read_kept()
         for plan in given.plans:
             for entry, settings in entries_of(plan).items():
-                if not given.entries or entry in given.entries:
+                if entry not in kept.get(plan, {}) and (not given.entries or entry in given.entries):
                     cell(given, plan, entry, settings)
     if given.keep:
         keep(given.work)
@@ -305,9 +308,15 @@ def thinned_folds(frame: pd.DataFrame, plan: Plan, folder: Path) -> None:
         table.to_csv(folder / f"splits_{fold}.csv", index=False)
 
 
+def read_kept() -> dict[str, Any]:
+    """The kept figures: plan, entry."""
+    kept: dict[str, Any] = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
+    return kept
+
+
 def keep(work: Path) -> None:
     """All finished cells of `work` into the kept file; what it had of other cells stays."""
-    kept = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
+    kept = read_kept()
     for path in sorted(work.glob("*/*/cell.json")):
         figures = json.loads(path.read_text())
         kept.setdefault(figures["plan"], {})[figures["entry"]] = figures

@@ -32,7 +32,7 @@ from coverslip.recipes.compared_figures import Tested, told
 from coverslip.recipes.cost import measured
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.engine import LOCAL, Engine, open_engine
-from coverslip.recipes.fitting import digest_of
+from coverslip.recipes.fitting import digests_of
 from coverslip.recipes.job import Job, Tally, open_job, working
 from coverslip.recipes.out_of_fold import baseline_table, evaluated, fold_sizes, labelled, summaries, untuned
 from coverslip.recipes.train import cohort_json, environment, forget_results
@@ -93,7 +93,7 @@ def _compare(comparison: Comparison, engine: Engine) -> Tally:
     methods, left_out = _usable(comparison, data)
     write_split(data.split, job.run.split)
     write_json(job.run.cohort, cohort_json(job, data))
-    prints = {slide: digest_of(features) for slide, features in data.features.items()}
+    prints = digests_of(data.features, data.features)
     cells = all_cells(methods, data, prints)
     failed = train_cells(cells, data, engine, job.progress)
     # Test patients are read when every model is made.

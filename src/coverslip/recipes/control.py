@@ -33,7 +33,7 @@ from coverslip.eval.reduce import UnitLevel, read_rows
 from coverslip.eval.survival import risk_groups
 from coverslip.eval.truth import Task
 from coverslip.recipes.engine import Engine
-from coverslip.recipes.fitting import digest_of
+from coverslip.recipes.fitting import digests_of
 from coverslip.recipes.job import LOG, Job
 from coverslip.recipes.training_data import TrainingData, bag_target
 from coverslip.store import RunFolder
@@ -195,7 +195,7 @@ def _made_from(study: Study, data: TrainingData) -> str:
         {
             "targets": data.targets.digest,
             "split": data.split.digest,
-            "features": {slide: digest_of(features) for slide, features in sorted(data.features.items())},
+            "features": digests_of(data.features, sorted(data.features)),
             "settings": {
                 name: getattr(study, name).model_dump() for name in ("task", "aggregator", "fit", "tune", "split")
             },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from coverslip.base.fingerprint import file_digest
@@ -50,9 +51,20 @@ def fit_fold(
     )
 
 
-def digest_of(features: Features) -> str:
-    """16 hex digits over what the rows of a slide were made from, or over their file where that is not known."""
-    if features.identity is not None:
-        return features.identity.fingerprint
-    assert features.path is not None
-    return file_digest(features.path)
+def digests_of(features: Mapping[str, Features], slides: Iterable[str]) -> dict[str, str]:
+    """16 hex digits for each slide, over what its rows were made from, or over their file where that is not known.
+
+    A file that holds many slides is read once.
+    """
+    found: dict[str, str] = {}
+    of_files: dict[Path, str] = {}
+    for slide in slides:
+        identity, path = features[slide].identity, features[slide].path
+        if identity is not None:
+            found[slide] = identity.fingerprint
+            continue
+        assert path is not None
+        if path not in of_files:
+            of_files[path] = file_digest(path)
+        found[slide] = of_files[path]
+    return found

@@ -21,7 +21,7 @@ from coverslip.base.fingerprint import digest
 from coverslip.base.study import Study
 from coverslip.cohort import Fold, inner_folds
 from coverslip.recipes.engine import Engine
-from coverslip.recipes.fitting import digest_of, fit_fold
+from coverslip.recipes.fitting import digests_of, fit_fold
 from coverslip.recipes.job import LOG, Job
 from coverslip.recipes.training_data import TrainingData
 from coverslip.recipes.tuning import choose_settings
@@ -145,7 +145,7 @@ def _digest(study: Study, data: TrainingData, inner: Fold) -> str:
             "sets": sets,
             "y": frame[frame["slide"].isin(slides)].astype(str).to_numpy().tolist(),
             "grid": list(data.targets.grid),
-            "features": {slide: digest_of(data.features[slide]) for slide in slides},
+            "features": digests_of(data.features, slides),
             "task": study.task.model_dump(),
             "fit": study.fit.model_dump(),
             "aggregator": study.aggregator.model_dump(),

@@ -25,7 +25,7 @@ from coverslip.recipes.clinical import check_covariates
 from coverslip.recipes.control import run_control
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.engine import LOCAL, Engine, open_engine
-from coverslip.recipes.fitting import digest_of, fit_fold
+from coverslip.recipes.fitting import digests_of, fit_fold
 from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.likeness import keep_likeness
 from coverslip.recipes.nested import calibrated, learn_inside, told
@@ -151,7 +151,7 @@ class FoldTraining:
                 "sets": {"train": train, "tune": tune},
                 "targets": data.targets.digest,
                 "task": {"kind": study.task.kind, "options": study.task.options},
-                "features": {s: digest_of(data.features[s]) for s in (*train, *tune)},
+                "features": digests_of(data.features, (*train, *tune)),
                 "fit": study.fit.model_dump(),
                 "aggregator": study.aggregator.model_dump(),
                 "bag": study.task.bag,
@@ -192,7 +192,7 @@ def environment(job: Job, data: TrainingData, engine: Engine) -> dict[str, Any]:
         digests={
             "cohort": job.cohort.digest,
             "split": data.split.digest,
-            "features": digest({s: digest_of(f) for s, f in data.features.items()}),
+            "features": digest(digests_of(data.features, data.features)),
             **weights,
         },
         devices=devices,
