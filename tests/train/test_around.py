@@ -204,6 +204,8 @@ def test_the_average_is_what_is_tuned_on_and_kept(settings: FitSettings, tune_lo
 
 def test_everything_else_is_the_inner_objectives(settings: FitSettings) -> None:
     class Own(WithTeacher):
+        begins = 0.2
+
         def parameter_groups(self, settings: FitSettings) -> list[dict[str, Any]]:
             return [{"params": list(self.student[0].parameters()), "lr": 0.1}]
 
@@ -211,6 +213,8 @@ def test_everything_else_is_the_inner_objectives(settings: FitSettings) -> None:
             return torch.optim.SGD(self.parameter_groups(settings))
 
     around = Soup(SharpnessAware(Own(), 0.05), 0.5)
+    assert SharpnessAware(Own(), 0.05).begins == 0.2
+    assert (around.begins, Soup(Own(), 0.1).begins) == (0.5, 0.2), "no soup before its first spoon"
     optimiser = around.optimiser(settings)
     assert isinstance(optimiser, torch.optim.SGD)
     own = {id(p) for p in around.inner.inner.student[0].parameters()}  # type: ignore[attr-defined, union-attr]

@@ -227,3 +227,19 @@ def test_each_epoch_tells_how_it_went(settings: FitSettings, tune_loss: Loss) ->
 def test_bfloat16_trains_too(settings: FitSettings) -> None:
     result: FitResult = fit(WithTeacher(), Line(), settings.model_copy(update={"precision": "bf16"}))
     assert result.history[-1]["loss"] < result.history[0]["loss"]
+
+
+def test_no_epoch_of_a_warm_up_is_kept_or_counts_as_one_without_progress(settings: FitSettings) -> None:
+    class Later(WithTeacher):
+        begins = 0.5
+
+    epochs = iter(range(100))
+
+    def ever_worse(network: nn.Module) -> torch.Tensor:
+        return torch.full((20,), 1.0 + next(epochs))
+
+    settings = settings.model_copy(update={"patience": 1})
+    assert fit(WithTeacher(), Line(), settings, evaluate=ever_worse).best_epoch == 1
+    result = fit(Later(), Line(), settings, evaluate=ever_worse)
+    # Of 35 steps the 18th is the first in the second half; it lies in the third epoch.
+    assert (result.best_epoch, result.epochs) == (3, 4)

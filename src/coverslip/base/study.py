@@ -227,7 +227,7 @@ class FitSettings(Settings):
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
     """ema: what the average keeps of itself at each step; it reaches back over about 1 / (1 - decay) steps."""
     average_from: Fraction = 0.5
-    """soup: the part of all steps after which weights go into the mean; up to there the last weights are used."""
+    """soup: the part of all steps after which weights go into the mean; no epoch before is kept."""
     seed: int = 0
     """Seed of weights, order and dropout."""
     device: str = "auto"

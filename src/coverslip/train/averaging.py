@@ -71,6 +71,10 @@ class Soup(Averaged):
         super().__init__(inner)
         self.start = start
 
+    @property
+    def begins(self) -> float:
+        return max(self.start, self.inner.begins)
+
     def _part(self, progress: float) -> Tensor:
         if progress >= self.start:
             self.count += 1

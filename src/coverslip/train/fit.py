@@ -166,7 +166,7 @@ class _Run:
 
     def _optimiser_step(self, window: range) -> None:
         _seed(self.fabric.device, stream_seed(self.settings.seed, "step", self.at.step, self.fabric.global_rank))
-        progress = self.at.step / max(1, self.total - 1)
+        progress = self._progress(self.at.step)
         factor = rate_factor(self.at.step, self.total, warmup=self.settings.warmup, schedule=self.settings.schedule)
         for group, peak in zip(self.optimiser.param_groups, self.peaks):
             group["lr"] = peak * factor
@@ -187,6 +187,10 @@ class _Run:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.objective.after_step(progress)
+
+    def _progress(self, step: int) -> float:
+        """0 at the first step, 1 at the last."""
+        return step / max(1, self.total - 1)
 
     def _require_finite(self, value: float, index: int) -> None:
         if not math.isfinite(value):
@@ -213,7 +217,7 @@ class _Run:
                     fix="Check the tuning slides' features for extreme values, or lower fit.lr.",
                     code="loss_not_finite",
                 )
-            if self.selection.keeps(at.epoch, losses.clone()):
+            if self._progress(at.step - 1) >= self.objective.begins and self.selection.keeps(at.epoch, losses.clone()):
                 self.kept = checkpoint.clone(network.state_dict())
         at.history.append(row)
         at.epoch, at.batch, at.losses = at.epoch + 1, 0, []

@@ -50,6 +50,12 @@ class Objective(nn.Module, ABC):
     def forward(self, batch: Any, progress: float) -> StepOutput:
         """The loss of a batch; `progress` runs from 0 at the first step to 1 at the last."""
 
+    @property
+    def begins(self) -> float:
+        """The share of training before which `network` is not yet what this objective makes: a warm-up. No epoch that
+        ends before is kept, nor counted as one without progress; else tuning could choose a model of the warm-up."""
+        return 0.0
+
     def after_step(self, progress: float) -> None:
         """Called once after each optimiser step: moves teachers, queues, prototypes."""
 
@@ -74,6 +80,10 @@ class Around(Objective):
     @property
     def network(self) -> nn.Module:
         return self.inner.network
+
+    @property
+    def begins(self) -> float:
+        return self.inner.begins
 
     def forward(self, batch: Any, progress: float) -> StepOutput:
         output: StepOutput = self.inner(batch, progress)

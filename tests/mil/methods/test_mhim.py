@@ -264,3 +264,26 @@ def test_planted_bags_are_learnt_and_their_witnesses_found(
     rows = np.repeat(planted.y[100:] == 1, test.lengths)
     score = (evidence[:, 1] - evidence[:, 0]).numpy()[rows]
     assert roc_auc_score(planted.witness[planted.offsets[100] :][rows], score) > 0.8
+
+
+@pytest.mark.parametrize("name", [*BOTH, "ins"])
+def test_tuning_does_not_choose_a_model_of_the_warm_up(name: str) -> None:
+    planted = make_bags(40, rows=(5, 30), dim=8, witness_rate=0.3, shift=3.0)
+    features = [Features(f"s{i:03d}", planted.bag(i).astype(np.float16)) for i in range(40)]
+    # Whoever tunes has been told the opposite, so that the first epoch is the best and patience ends at once.
+    y = np.concatenate([planted.y[:20], 1 - planted.y[20:]])
+    source = BagSource(features, target=Target(torch.from_numpy(y)))
+    train, tune = source.take(source.names[:20]), source.take(source.names[20:])
+    settings = FitSettings(epochs=10, patience=1, device="cpu", lr=3e-3)
+    models = {
+        warmup: fit_bags(
+            train,
+            tune,
+            Classification(("no", "yes")),
+            AggregatorSettings(name=name, options={"warmup": warmup}),
+            settings,
+        )
+        for warmup in (0.0, 0.4)
+    }
+    assert models[0.0].card.training["best_epoch"] <= 3, "the test has to tempt"
+    assert models[0.4].card.training["best_epoch"] >= 5

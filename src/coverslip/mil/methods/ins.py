@@ -248,6 +248,10 @@ class _Rows(Objective):
         return self._network
 
     @property
+    def begins(self) -> float:
+        return self._method.warmup
+
+    @property
     def _method(self) -> Ins:
         method = self._network.aggregator
         assert isinstance(method, Ins)

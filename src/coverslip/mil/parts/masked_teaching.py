@@ -108,6 +108,10 @@ class MaskedTeaching(Objective):
     def network(self) -> nn.Module:
         return self.plain.network
 
+    @property
+    def begins(self) -> float:
+        return self.teaching.warmup
+
     def parameter_groups(self, settings: FitSettings) -> list[dict[str, Any]]:
         return self.plain.parameter_groups(settings)
 
