@@ -50,10 +50,11 @@ class Mhim(MaskedHost):
     over the dimensions of the bag vectors of teacher and student, `BagOutput.embedding`.
 
     The papers start the teacher from a host trained to its end on the same fold, and the student anew. Here one run
-    does both: for the first `warmup` of training the host learns by itself and the teacher is its copy, and no epoch of
-    it is kept; with warmup = 0 the teacher starts as the untrained student. The teacher forgets over a tenth of training
-    where `momentum` is not given, because a fixed one means another thing in a run of other length: the released .9999
-    over 200 epochs of some 270 slides forgets over a fifth. `settles` lets the momentum rise to 1 by the end.
+    does both: for the first `warmup` of training the host learns by itself and the teacher is its copy, and no epoch
+    of it is kept; with warmup = 0 the teacher starts as the untrained student. The teacher forgets over a tenth of
+    training where `momentum` is not given, because a fixed one means another thing in a run of other length: the
+    released .9999 over 200 epochs of some 270 slides forgets over a fifth. `settles` lets the momentum rise to 1 by
+    the end.
 
     Published settings, all with high_pick .5 on Camelyon16: abmil there .5 random, .01 high; on TCGA .7 random,
     .2 low, .02 high, settling. TransMIL there .8 low, .03 high; on TCGA .6 random, .2 low, .02 high, settling.
