@@ -84,14 +84,21 @@ def test_beta_one_gives_the_classifier_no_gradient() -> None:
 )
 def test_beta_falls_from_one_end_to_the_other(options: dict[str, Any], betas: list[float]) -> None:
     method = Scmil(DIM, 3, **options)
-    assert [method.beta_at(p) for p in (0.0, 0.25, 1.0)] == pytest.approx(betas)
-    assert method.beta_at(1.5) == pytest.approx(betas[-1])
+    # It has come to its end after .4 of training.
+    assert [method.beta_at(p) for p in (0.0, 0.1, 0.4)] == pytest.approx(betas)
+    assert method.beta_at(1.0) == pytest.approx(betas[-1])
+
+
+def test_no_epoch_is_kept_before_the_curriculum_has_ended() -> None:
+    assert objective(model("scmil")).begins == 0.4
+    assert objective(model("scmil", curriculum=1.0)).begins == 1.0
+    assert objective(model("scmil", beta=0.5, beta_end=0.5)).begins == 0, "nothing falls"
 
 
 def test_a_step_is_the_formula_of_the_paper() -> None:
     made = model("scmil", dropout=0.0, temperature=0.5).double()
     bags = example_bags()
-    step = objective(made)(LabelledBags(bags, Target(Y)), 0.25)
+    step = objective(made)(LabelledBags(bags, Target(Y)), 0.1)
     method = made.aggregator
     z = method.head(method.host(bags).embedding).detach()
     # Bags 0 and 3 are each other's only positive; 1 and 2 have none.
@@ -101,7 +108,7 @@ def test_a_step_is_the_formula_of_the_paper() -> None:
         losses.append(-math.log(math.exp(float(z[i] @ z[j]) / 0.5) / bottom))
     assert float(step.parts["contrast"]) == pytest.approx(np.mean(losses))
     assert int(step.parts["alone"]) == 2
-    plain = Supervised(made, made.task)(LabelledBags(bags, Target(Y)), 0.25).loss
+    plain = Supervised(made, made.task)(LabelledBags(bags, Target(Y)), 0.1).loss
     assert float(step.loss) == pytest.approx(0.75 * np.mean(losses) + 0.25 * float(plain))
 
 
@@ -152,6 +159,7 @@ def test_a_host_with_its_own_training_is_refused() -> None:
     ("options", "message"),
     [
         ({"beta": 1.5}, "between 0 and 1"),
+        ({"curriculum": 0.0}, "a share of training"),
         ({"temperature": 0.0}, "temperature is over 0"),
         ({"queue": -1}, "a number of bags"),
         ({"heds": 2}, "Did you mean 'heads'"),

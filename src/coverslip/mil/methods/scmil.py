@@ -46,16 +46,17 @@ class Scmil(Aggregator):
 
     P(i) are the other bags of the step with the class of i. A bag without any has no such loss and is left out of the
     mean; the log has their number as `alone`. L_host is the task's loss and the host's own terms. beta falls from
-    `beta` to `beta_end` over training: evenly ("linear"), or late ("parabolic": the fall goes with the square of
-    progress). Both losses move the host at all times; at beta 1 its classifier stands still.
+    `beta` to `beta_end` over the first `curriculum` of training: evenly ("linear"), or late ("parabolic": the fall
+    goes with the square of progress). Both losses move the host at all times; at beta 1 its classifier stands still.
+    No epoch is kept before the fall has ended: tuning would choose one in which the classifier has hardly begun.
 
     A bag mixed of two classes agrees with another by the shares they have in common: see `supervised_contrast`.
 
-    What nothing public pins down, and our choice: the temperature (`temperature` .1, that of Khosla et al. 2020; second
-    hand, the paper is said to use 1), the shape of the fall (`schedule` "linear"), the width of the head's output
-    (`contrast` 128), the number of bags in a step (8 at least, classes alike). `queue` keeps that many bags of earlier
-    steps to compare to, so that a rare class finds positives; it is ours, and off where not given. An earlier vector of
-    the bag itself counts as a positive.
+    What nothing public pins down, and our choice: the temperature (`temperature` .1, that of Khosla et al. 2020;
+    second hand, the paper is said to use 1), the fall (`schedule` "linear" over `curriculum` .4 of training), the
+    width of the head's output (`contrast` 128), the number of bags in a step (8 at least, classes alike). `queue`
+    keeps that many bags of earlier steps to compare to, so that a rare class finds positives; it is ours, and off
+    where not given. An earlier vector of the bag itself counts as a positive.
 
     Options that are not named here are the host's. The target needs classes (classification, ordinal).
     """
@@ -72,6 +73,7 @@ class Scmil(Aggregator):
         beta: float = 1.0,
         beta_end: float = 0.0,
         schedule: Literal["linear", "parabolic"] = "linear",
+        curriculum: float = 0.4,
         temperature: float = 0.1,
         contrast: int = 128,
         queue: int = 0,
@@ -80,6 +82,8 @@ class Scmil(Aggregator):
         super().__init__()
         if not 0 <= beta <= 1 or not 0 <= beta_end <= 1:
             raise ValueError("beta and beta_end lie between 0 and 1")
+        if not 0 < curriculum <= 1:
+            raise ValueError("curriculum is a share of training, over 0")
         if temperature <= 0:
             raise ValueError("temperature is over 0")
         if queue < 0:
@@ -91,6 +95,7 @@ class Scmil(Aggregator):
         self.uses_positions, self.order_matters = self.host.uses_positions, self.host.order_matters
         self.least_bags = max(self.least_bags, self.host.least_bags)
         self.beta, self.beta_end, self.schedule = float(beta), float(beta_end), schedule
+        self.curriculum = curriculum
         self.temperature, self.contrast, self.queue = temperature, contrast, queue
 
     def forward(self, bags: Bags, target: Target | None = None) -> BagOutput:
@@ -113,7 +118,8 @@ class Scmil(Aggregator):
 
     def beta_at(self, progress: float) -> float:
         """The weight of the contrast at that progress of training, 0 to 1."""
-        return linear(self.beta, self.beta_end, progress if self.schedule == "linear" else progress**2)
+        fallen = progress / self.curriculum
+        return linear(self.beta, self.beta_end, fallen if self.schedule == "linear" else fallen**2)
 
 
 class _Curriculum(Supervised):
@@ -125,9 +131,18 @@ class _Curriculum(Supervised):
         self.queue = FeatureQueue(method.queue, method.contrast, classes)
         self._pushes: list[tuple[Tensor, Tensor]] = []  # of the steps since the last `after_step`
 
-    def forward(self, batch: LabelledBags, progress: float) -> StepOutput:
+    @property
+    def begins(self) -> float:
+        return self._method.curriculum if self._method.beta != self._method.beta_end else 0.0
+
+    @property
+    def _method(self) -> Scmil:
         method = self.network.aggregator
         assert isinstance(method, Scmil)
+        return method
+
+    def forward(self, batch: LabelledBags, progress: float) -> StepOutput:
+        method = self._method
         output = self.network(batch.bags, batch.target)
         own = {"task": task_loss(self.task, output.logits, batch), **output.losses}
 
