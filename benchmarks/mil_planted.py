@@ -8,6 +8,10 @@ Every row is Gaussian; in a positive bag a share of them (the witnesses, side by
 standard deviations. Each kind of bags is drawn with three seeds; a method trains on 48 bags at its default settings for
 20 epochs and is tested on 64 fresh ones. Slide AUROC, and localisation AUROC: in each positive test bag, do witnesses
 score over the other rows? By evidence where a method gives it, and by attention. One cell is one method on one draw.
+
+In `hard-5%` every other witness is hard: moved by 2 standard deviations, along a direction of its own. Bags can be told
+apart without them; methods that hide what is easy are there to find them. Of these bags it is also written what part of
+the witnesses' attention is on hard ones, and whether hard ones score over the rows that are no witnesses.
 """
 
 from __future__ import annotations
@@ -35,10 +39,12 @@ from coverslip.synthetic import PlantedBags, make_bags
 
 KEPT = Path(__file__).with_name("mil_planted.json")
 DIM, SHIFT, TRAIN, TEST, EPOCHS, SEEDS = 64, 4.0, 48, 64, 20, 3
+HARD, HARD_SHIFT = "hard-5%", 2.0
 KINDS = {
     "small-5%": ((2_000, 5_000), 0.05),
     "small-1%": ((2_000, 5_000), 0.01),
     "small-0.1%": ((2_000, 5_000), 0.001),
+    HARD: ((500, 2_000), 0.05),
     "large-1%": ((20_000, 50_000), 0.01),
     "large-0.1%": ((20_000, 50_000), 0.001),
 }
@@ -71,7 +77,18 @@ def main() -> None:
 
 def draw(kind: str, seed: int) -> PlantedBags:
     rows, rate = KINDS[kind]
-    return make_bags(TRAIN + TEST, rows=rows, dim=DIM, witness_rate=rate, shift=SHIFT, seed=1000 + seed)
+    shift = 0.0 if kind == HARD else SHIFT
+    planted = make_bags(TRAIN + TEST, rows=rows, dim=DIM, witness_rate=rate, shift=shift, seed=1000 + seed)
+    if kind == HARD:
+        hard = hard_rows(planted)
+        planted.x[planted.witness & ~hard, 0] += SHIFT
+        planted.x[hard, 1] += HARD_SHIFT
+    return planted
+
+
+def hard_rows(planted: PlantedBags) -> np.ndarray:
+    """Every other witness (m,)."""
+    return planted.witness & (np.cumsum(planted.witness) % 2 == 0)
 
 
 def cell(planted: PlantedBags, kind: str, method: str, seed: int, path: Path) -> None:
@@ -85,22 +102,31 @@ def cell(planted: PlantedBags, kind: str, method: str, seed: int, path: Path) ->
         print(f"{kind} / {method} / {seed}: {error}", flush=True)
         return
     cpu = time.process_time() - begin
-    scores, places = [], {"evidence": [], "attention": []}
+    scores, places = [], {name: [] for name in ("evidence", "attention", "hard", "hard_share")}
+    hard_of_all = hard_rows(planted)
     for place in range(TRAIN, TRAIN + TEST):
         output = model.output(source.bags([place]))
         scores.append(float(output.logits[0, 1] - output.logits[0, 0]))
-        witness = planted.witness[planted.offsets[place] : planted.offsets[place + 1]]
+        part = slice(planted.offsets[place], planted.offsets[place + 1])
+        witness, hard = planted.witness[part], hard_of_all[part]
         if planted.y[place] == 1:
             if output.evidence is not None:
                 places["evidence"].append(roc_auc_score(witness, output.evidence[:, 1] - output.evidence[:, 0]))
             if output.attention is not None:
-                places["attention"].append(roc_auc_score(witness, output.attention.mean(1)))
+                a = output.attention.mean(1).numpy()
+                places["attention"].append(roc_auc_score(witness, a))
+                if kind == HARD:
+                    places["hard"].append(roc_auc_score(hard[hard | ~witness], a[hard | ~witness]))
+                    places["hard_share"].append(a[hard].sum() / a[witness].sum())
     figures: dict[str, Any] = {
         "kind": kind,
         "method": method,
         "seed": seed,
         "slide_auroc": float(roc_auc_score(planted.y[TRAIN:], scores)),
-        **{f"{name}_auroc": float(np.mean(found)) if found else None for name, found in places.items()},
+        **{
+            name if name == "hard_share" else f"{name}_auroc": float(np.mean(found)) if found else None
+            for name, found in places.items()
+        },
         "train_cpu_s": round(cpu, 1),
         "coverslip": __version__,
         "machine": machine(),
