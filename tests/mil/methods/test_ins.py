@@ -183,7 +183,7 @@ def test_a_mixed_bag_gives_rows_of_both_classes() -> None:
 
 
 def test_the_official_preset_is_the_code_of_the_authors() -> None:
-    made = model(preset="official", dropout=0.0)
+    made = model(preset="official", dropout=0.0, rows=1000, queue=100)
     assert made.aggregator.calibration is None
     training = objective(made)
     parts = step(training, 0.0)
