@@ -77,11 +77,12 @@ class Dtfd(StagedAggregator):
     structure; `hidden` 512, or twice the width of narrower features but at least 128; `dropout` .25 after the
     projection; optimiser and epochs as all methods have them.
 
-    `preset` = "official" follows the released code where it differs. There the gradient of the second tier's loss is
-    thrown away before it reaches the first tier, so projection and first attention learn from pseudo bags alone (d is
-    detached); with more than two outputs rows are taken by the last class's probability alone. In "fixed" both losses
-    are one sum and reach everything they depend on. The released code averages probabilities over splits and draws them
-    anew each time; here logits are averaged, so that evidence adds up, and evaluation is repeatable.
+    `preset` = "official" follows the released code where it differs, without dropout where none is given. There the
+    gradient of the second tier's loss is thrown away before it reaches the first tier, so projection and first
+    attention learn from pseudo bags alone (d is detached); with more than two outputs rows are taken by the last
+    class's probability alone. In "fixed" both losses are one sum and reach everything they depend on. The released
+    code averages probabilities over splits and draws them anew each time; here logits are averaged, so that evidence
+    adds up, and evaluation is repeatable.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Dtfd(StagedAggregator):
         splits: int = 1,
         hidden: int | None = None,
         attention: int = 128,
-        dropout: float = 0.25,
+        dropout: float | None = None,
         tier1_weight: float = 1.0,
         tier2_rate: float = 1.0,
         preset: Literal["fixed", "official"] = "fixed",
@@ -108,6 +109,7 @@ class Dtfd(StagedAggregator):
         self.pseudo_bags, self.distil, self.rows, self.splits = pseudo_bags, distil, rows, splits
         self.tier1_weight, self.tier2_rate, self.official = tier1_weight, tier2_rate, preset == "official"
         self.order_matters = pseudo_bags > 1
+        dropout = (0.0 if self.official else 0.25) if dropout is None else dropout
         self.projection = Projection(dim, hidden, dropout=dropout)
         self.scores1 = AttentionScores(hidden, attention)
         self.classifier1 = nn.Linear(hidden, num_outputs)

@@ -60,9 +60,10 @@ class MambaMil(StagedAggregator):
     rows before it, so a row's evidence is not that of its tile alone.
 
     The released code: hidden 512, expand 2, states 16, kernel 4, layers 2, rate 10 (5 in its scripts), attention 128,
-    not gated, dropout 0 (.25 for survival). Ours are these with rate 10 and dropout .25; hidden as for every method.
-    Two details of that code are wrong, and `preset` says whether they are kept ("official") or not ("fixed"); each
-    can be set by itself:
+    not gated, dropout 0 (.25 for survival), Adam's decay on A and D as on all else. Ours are these with rate 10,
+    dropout .25 and no decay of A and D; hidden as for every method. `preset` "official" has rate 5 and dropout 0 where
+    they are not given. Two details of that code are wrong, and `preset` says whether they are kept ("official") or not
+    ("fixed"); each can be set by itself:
 
     - `wipe_dt_bias` (official): an initialisation of every linear map, run last, also replaces those of Mamba's step
       sizes. dt then begins near .69, and a state forgets within a few rows; as Mamba means it, dt begins between
@@ -80,23 +81,26 @@ class MambaMil(StagedAggregator):
         *,
         hidden: int | None = None,
         layers: int = 2,
-        rate: int = 10,
+        rate: int | None = None,
         states: int = 16,
         kernel: int = 4,
         expand: int = 2,
         attention: int = 128,
         gated: bool = False,
-        dropout: float = 0.25,
+        dropout: float | None = None,
         preset: Literal["fixed", "official"] = "fixed",
         wipe_dt_bias: bool | None = None,
         mask_padding: bool | None = None,
     ) -> None:
         super().__init__()
+        official = preset == "official"
+        rate = (5 if official else 10) if rate is None else rate
+        dropout = (0.0 if official else 0.25) if dropout is None else dropout
         if min(layers, rate, states, kernel, expand) < 1:
             raise ValueError("layers, rate, states, kernel and expand are 1 or more")
         hidden = default_hidden(dim) if hidden is None else hidden
-        wipe_dt_bias = preset == "official" if wipe_dt_bias is None else wipe_dt_bias
-        mask_padding = preset == "fixed" if mask_padding is None else mask_padding
+        wipe_dt_bias = official if wipe_dt_bias is None else wipe_dt_bias
+        mask_padding = not official if mask_padding is None else mask_padding
         self.width = hidden
         self.projection = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout))
         self.mixers = nn.ModuleList(

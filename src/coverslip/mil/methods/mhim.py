@@ -56,12 +56,13 @@ class Mhim(MaskedHost):
     released .9999 over 200 epochs of some 270 slides forgets over a fifth. `settles` lets the momentum rise to 1 by
     the end.
 
-    Published settings, all with high_pick .5 on Camelyon16: abmil there .5 random, .01 high; on TCGA .7 random,
-    .2 low, .02 high, settling. TransMIL there .8 low, .03 high; on TCGA .6 random, .2 low, .02 high, settling.
-    `consistency` .1 and .5. Ours are the first. preset = "official" has what the released code does and we do not:
-    the teacher's dropout stays on while it scores (`teacher_dropout`), and `momentum` is .9999. Its clipping of
-    gradients before the backward pass, which does nothing, is `fit.clip` here. Its hosts differ from ours: attention
-    is by a ReLU without gate or bias (for abmil: gated = true is ours).
+    Published settings. Camelyon16, high_pick .5: abmil .5 random, .01 high; TransMIL .8 low, .03 high, settling. TCGA,
+    high_pick 1: abmil .7 random, .2 low, .02 high, settling; TransMIL .6 random, .2 low, .02 high. `consistency` .1 and
+    .5. Ours are the first. preset = "official" has what the released code does and we do not: the teacher's dropout
+    stays on while it scores (`teacher_dropout`), and `momentum` is .9999. Its clipping of gradients before the backward
+    pass, which does nothing, is `fit.clip` here. Otherwise we differ: rows are scored by the attention that the host
+    itself gives, for TransMIL that of its last layer (there of its first), for dsmil by votes of its outputs (there by
+    the largest row logit); and attention of abmil has a gate and biases (there a ReLU without either).
     """
 
     def __init__(

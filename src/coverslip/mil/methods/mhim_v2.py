@@ -55,9 +55,11 @@ class MhimV2(MaskedHost):
     preset = "official" has what the released code does and we do not: `score` "softmax", the probability itself, which
     for large bags is decided by rounding (of 5,000 rows 2,290 different values in float32, 5 in float16); the
     teacher's dropout on while it scores; `momentum` .9997 and `query_momentum` .9999. Ours are a tenth of training.
-    Otherwise we differ: dsmil is scored by its evidence like the others, there by its largest row logit, and judged
-    by the mean of two losses, there by the loss of mean logits; the teacher has no recycler of its own, which nothing
-    reads there; mask_high = 0 works.
+    Otherwise we differ: rows are scored by the host's evidence, for TransMIL along its last layer (there its first),
+    for dsmil too (there by the largest row logit), which is judged by the mean of two losses (there by the loss of mean
+    logits); kept rows stay in their order, which TransMIL sees (there in a random one); the teacher has no recycler of
+    its own, which nothing reads there; mask_high = 0 works. abmil has a gate and biases and a ReLU projection (there
+    ReLU attention without either, and GELU).
     """
 
     def __init__(

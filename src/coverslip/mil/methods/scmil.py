@@ -27,7 +27,7 @@ from coverslip.train.schedules import linear
 ENTRIES = {
     "scmil": {
         "build": "Scmil",
-        "summary": "supervised contrast of bags, fading into the classifier, around any method",
+        "summary": "supervised contrast of bags, fading into the classifier, around any method of plain training",
         "origin": "Juyal et al. 2024, arXiv:2303.13405",
         "licence": "Apache-2.0",
         "needs": "a target with classes",
