@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from coverslip.base.study import FitSettings
-from coverslip.train import Objective, StepOutput, fit
+from coverslip.train import Objective, Remembered, StepOutput, fit
 from coverslip.train.averaging import Averaged, MovingAverage, Soup
 from coverslip.train.sharpness import SharpnessAware
 
@@ -109,6 +109,40 @@ def test_the_loss_that_is_told_is_that_of_the_weights(settings: FitSettings) -> 
     one = settings.model_copy(update={"epochs": 1})
     plain = fit(WithTeacher(), Line(1), one).history[0]["loss"]
     assert fit(SharpnessAware(WithTeacher(), 0.5), Line(1), one).history[0]["loss"] == pytest.approx(plain, abs=1e-6)
+
+
+class Remembering(WithTeacher):
+    """Counts the batches that each step leaves to be remembered, one in a part of the network and one in itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student[0].kept = Remembered[Tensor]()
+        self.kept: Remembered[Tensor] = Remembered()
+        self.counts: list[tuple[int, int]] = []
+        self.fed_with: list[Tensor] = []
+
+    def forward(self, batch: Batch, progress: float) -> StepOutput:
+        self.student[0].kept.append(batch.y)  # type: ignore[operator, union-attr]
+        self.kept.append(batch.y)
+        return super().forward(batch, progress)
+
+    def after_step(self, progress: float) -> None:
+        super().after_step(progress)
+        self.counts.append((len(self.kept), len(self.student[0].kept)))  # type: ignore[arg-type]
+        self.fed_with += self.kept
+        self.kept.clear()
+        self.student[0].kept.clear()  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_each_batch_is_remembered_once(settings: FitSettings, accumulate: int) -> None:
+    settings = settings.model_copy(update={"epochs": 2, "accumulate": accumulate})
+    plain, sharp = Remembering(), Remembering()
+    fit(plain, Line(), settings)
+    fit(SharpnessAware(sharp, 0.05), Line(), settings)
+    assert sharp.counts == plain.counts
+    assert max(sharp.counts) == (accumulate, accumulate)
+    assert all(torch.equal(a, b) for a, b in zip(sharp.fed_with, plain.fed_with, strict=True))
 
 
 class Recorded(WithTeacher):

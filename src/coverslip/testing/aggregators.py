@@ -35,6 +35,7 @@ from coverslip.mil.bags import LearningSet
 from coverslip.mil.model import ModelCard
 from coverslip.mil.supervised import Supervised
 from coverslip.train import Objective, fit
+from coverslip.train.sharpness import SharpnessAware
 
 DIM = 12
 LENGTHS = (1, 2, 9, 40)
@@ -55,6 +56,7 @@ def check_aggregator(name: str, **options: Any) -> None:
     _check_half_precision(_build(name, 3, options))
     _check_learning(_model(name, options))
     _check_resume(name, options)
+    _check_remembers_once(name, options)
     _check_half_precision_step(name, options)
 
 
@@ -167,6 +169,16 @@ def _check_resume(name: str, options: dict[str, Any]) -> None:
         fit(_objective(resumed), _Batches(), _SETTINGS, checkpoint_path=checkpoint)
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), f"a resumed run ends with other {key}"
+
+
+def _check_remembers_once(name: str, options: dict[str, Any]) -> None:
+    """Steps that run each batch twice leave the teachers, queues and prototypes that steps of one pass do."""
+    settings = _SETTINGS.model_copy(update={"accumulate": 2})
+    plain, twice = _objective(_model(name, options)), _objective(_model(name, options))
+    fit(plain, _Batches(), settings)
+    fit(SharpnessAware(twice, 1e-30), _Batches(), settings)  # a radius at which no weight moves: the passes are equal
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, twice.state_dict()[key]), f"a sharpness-aware step leaves another {key}"
 
 
 def _check_half_precision_step(name: str, options: dict[str, Any]) -> None:

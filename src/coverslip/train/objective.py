@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from coverslip.base.study import FitSettings
 from coverslip.train.optim import adamw, decay_groups
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,19 @@ class StepOutput:
     loss: Float[Tensor, ""]
     parts: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
     outputs: Any = None
+
+
+class Remembered(list[T]):
+    """What forward passes leave for `after_step`, which empties it: an entry a pass, so one for each accumulated batch.
+
+    An attribute of the objective or of any module in it, made once. What runs a batch twice finds it there and takes
+    back what the pass that does not count has left; so nothing is fed to a memory twice.
+    """
+
+    @staticmethod
+    def within(module: nn.Module) -> list[Remembered[Any]]:
+        """All of them in `module` and the modules in it."""
+        return [kept for part in module.modules() for kept in vars(part).values() if isinstance(kept, Remembered)]
 
 
 class Objective(nn.Module, ABC):
@@ -34,7 +49,7 @@ class Objective(nn.Module, ABC):
     step from the run's seed, so a step's draws do not depend on what ran before.
 
     - A teacher is a module whose parameters do not require gradients, moved in `after_step`.
-    - A queue, prototypes or confidences are buffers, filled in `after_step` from what `forward` remembered.
+    - A queue, prototypes or confidences are buffers, filled in `after_step` from what `forward` left in a `Remembered`.
     - Masks and recycled tokens are made inside `forward`; evaluation never calls it, so inference is the plain network.
     - Parts that learn at other rates, are frozen or belong to another stage are `parameter_groups`; another algorithm
       is another `optimiser`. Two optimisers are two groups: gradients of separate losses only meet where a parameter

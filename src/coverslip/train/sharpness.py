@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.func import functional_call
 
-from coverslip.train.objective import Around, Objective, StepOutput
+from coverslip.train.objective import Around, Objective, Remembered, StepOutput
 
 
 class SharpnessAware(Around):
@@ -22,7 +22,8 @@ class SharpnessAware(Around):
 
     Foret, Kleiner, Mobahi, Neyshabur 2021, https://arxiv.org/abs/2010.01412. A step costs two forward and two backward
     passes. Both draw the same dropout and masks, so the two gradients are of one function. With accumulated batches,
-    and with several devices, each batch has its own e. What `inner` remembers of a step is that of the second pass.
+    and with several devices, each batch has its own e. What `inner` remembers of a batch (`Remembered`) is that of the
+    second pass; what the first has left is taken back.
     """
 
     def __init__(self, inner: Objective, rho: float) -> None:
@@ -33,9 +34,12 @@ class SharpnessAware(Around):
     def forward(self, batch: Any, progress: float) -> StepOutput:
         learns = {name: p for name, p in self.inner.named_parameters() if p.requires_grad}
         device = next(iter(learns.values())).device
+        memories = [(kept, len(kept)) for kept in Remembered.within(self.inner)]
         with _drawing_again(device):
             here: StepOutput = self.inner(batch, progress)
             gradients = torch.autograd.grad(here.loss, list(learns.values()), allow_unused=True)
+        for kept, before in memories:
+            del kept[before:]
         known = [g.detach().float() for g in gradients if g is not None]
         norm = torch.stack([g.square().sum() for g in known]).sum().sqrt()
         step = self.rho / norm.clamp(min=1e-12)

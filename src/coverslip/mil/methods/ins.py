@@ -28,7 +28,7 @@ from coverslip.mil.target import Target
 from coverslip.mil.tasks.contract import Task
 from coverslip.nn.layers import Projection, default_hidden
 from coverslip.nn.segments import Segments, full, logsumexp, maximum, mean, rank, top, total
-from coverslip.train import Objective, StepOutput
+from coverslip.train import Objective, Remembered, StepOutput
 from coverslip.train.optim import decay_groups
 from coverslip.train.schedules import linear
 
@@ -268,7 +268,7 @@ class _Rows(Objective):
         self.queue = FeatureQueue(method.queue, method.contrast, method.kinds)
         self.prototypes = Prototypes(method.kinds, method.contrast, method.prototype_momentum)
         self.confidence = Confidence(learns.num_rows, method.kinds)
-        self._seen: list[_Seen] = []  # in the steps since the last `after_step`
+        self._seen: Remembered[_Seen] = Remembered()
 
     @property
     def network(self) -> nn.Module:

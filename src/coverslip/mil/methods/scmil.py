@@ -21,7 +21,7 @@ from coverslip.mil.source import LabelledBags
 from coverslip.mil.supervised import Supervised, task_loss
 from coverslip.mil.target import Target
 from coverslip.mil.tasks.contract import Task
-from coverslip.train import Objective, StepOutput
+from coverslip.train import Objective, Remembered, StepOutput
 from coverslip.train.schedules import linear
 
 ENTRIES = {
@@ -129,7 +129,7 @@ class _Curriculum(Supervised):
         super().__init__(network, task)
         self.classes = classes
         self.queue = FeatureQueue(method.queue, method.contrast, classes)
-        self._pushes: list[tuple[Tensor, Tensor]] = []  # of the steps since the last `after_step`
+        self._pushes: Remembered[tuple[Tensor, Tensor]] = Remembered()
 
     @property
     def begins(self) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from coverslip.mil.bags import Bags
 from coverslip.nn.segments import Segments, full, softmax, total
+from coverslip.train import Remembered
 
 # The patch of a vision transformer that the start of the released queries is made for.
 _PATCH = 16
@@ -41,7 +42,7 @@ class Recycler(nn.Module):
         self.dropout = nn.Dropout(dropout)
         bound = math.sqrt(6 / (3 * _PATCH**2 + width))
         self.register_buffer("queries", torch.empty(tokens, width).uniform_(-bound, bound))
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._seen: Remembered[tuple[Tensor, Tensor]] = Remembered()
 
     def forward(self, h: Float[Tensor, "r width"], segments: Segments) -> Float[Tensor, "b k width"]:
         """The tokens; those of a bag without rows mean nothing."""
