@@ -8,6 +8,7 @@ import torch
 from coverslip.base.errors import SettingsError
 from coverslip.mil import build_aggregator
 from coverslip.mil.methods.rrt import Rrt
+from coverslip.nn.regions import PackedRegions
 from coverslip.nn.segments import softmax, total, weighted_sum
 from coverslip.testing.aggregators import DIM, check_aggregator, example_bags
 
@@ -72,13 +73,22 @@ def test_a_row_sees_the_others_of_its_region_and_through_tokens_those_of_other_r
     method = build(regions=2, least_rows=4, most_rows=64, positions=0)
     (bag,) = example_bags((64,)).unpack()
     h = method.project(bag.x).detach().requires_grad_()
-    (seen,) = torch.autograd.grad(method._embedded(h)[0].square().sum(), h)
+    regions = PackedRegions.of([method._square(64)])
+    (seen,) = torch.autograd.grad(method._embedded(h, regions)[0].square().sum(), h)
     assert (seen.abs().sum(1) > 0).all()
     with torch.no_grad():
         method.across.attention.out.weight.zero_()
-    (seen,) = torch.autograd.grad(method._embedded(h)[0].square().sum(), h)
+    (seen,) = torch.autograd.grad(method._embedded(h, regions)[0].square().sum(), h)
     line, column = torch.arange(64) // 8, torch.arange(64) % 8
     assert torch.equal(seen.abs().sum(1) > 0, (line < 4) & (column < 4))
+
+
+@pytest.mark.parametrize("preset", ["fixed", "official"])
+def test_short_bags_beside_a_long_one_keep_their_logits(preset: str) -> None:
+    method = build(preset=preset)
+    bags = example_bags((1, 35, 2500, 17, 64, 300))
+    alone = torch.cat([method(bag).logits for bag in bags.unpack()])
+    assert torch.allclose(method(bags).logits, alone, rtol=0, atol=1e-12)
 
 
 def test_impossible_regions_are_refused() -> None:

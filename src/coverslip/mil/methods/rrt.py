@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from coverslip.mil.bags import BagOutput, Bags, StagedAggregator
 from coverslip.mil.target import Target
 from coverslip.nn.layers import AttentionScores, Projection, default_hidden
-from coverslip.nn.regions import CrossRegionAttention, GroupAttention, Regions
+from coverslip.nn.regions import CrossRegionAttention, GroupAttention, PackedRegions, Regions
 from coverslip.nn.segments import full, softmax, total
 
 ENTRIES = {
@@ -46,7 +45,7 @@ class Rrt(StagedAggregator):
     order of rows, not where tiles lie: order_matters.
 
     A square has `regions` regions a side, fewer where a region would have under `least_rows` places, and more where it
-    would have over `most_rows`; so memory grows with the rows, not with their square.
+    would have over `most_rows`; so time grows with the rows, not with their square.
 
     As released: hidden 512, 8 regions a side at any length, 8 heads, positions 15 (9 to 21 by data set), tokens 3 (1
     to 5), shortcut off (on in four of the six published settings), dropout .25 after the projection and .1 after
@@ -57,10 +56,10 @@ class Rrt(StagedAggregator):
 
     - places without a row hold zeros that attend and are attended to; fixed: they are masked;
     - always 8 regions a side: up to 64 rows each row is a region by itself, and CR-MSA gives nothing, since min and max
-      over one row are one; over 10,000 rows memory grows with the square of their number. Fixed: as above;
+      over one row are one; over 10,000 rows time grows with the square of their number. Fixed: as above;
     - pooling as released.
 
-    Bags are taken one by one up to the pooling: squares depend on their number of rows.
+    Each bag has a square of its own; regions of short bags attend side by side.
     """
 
     order_matters = True
@@ -112,18 +111,17 @@ class Rrt(StagedAggregator):
         return h
 
     def aggregate(self, bags: Bags, target: Target | None = None) -> BagOutput:
-        x = torch.cat([self._embedded(h) for h in bags.x.split(bags.lengths.tolist())])  # (m, hidden)
+        regions = PackedRegions.of([self._square(rows) for rows in bags.lengths.tolist()], bags.x.device)
+        x = self._embedded(bags.x, regions)  # (m, hidden)
         a = softmax(full(self.scores(x)), bags.segments)  # (m, 1)
         z = total(a * x, bags.segments)
         evidence = a * (x.to(a.dtype) @ self.classifier.weight.to(a.dtype).T)
         return BagOutput(self.classifier(z), z, attention=a, evidence=evidence)
 
-    def _embedded(self, h: Tensor) -> Tensor:
-        """The rows (n, hidden) of one bag anew."""
-        square = self._square(len(h))
-        taken = None if self.released else square.taken(h.device)
-        x = h + square.join(self.inside(square.cut(self.norm_inside(h)), taken))
-        x = x + square.join(self.across(square.cut(self.norm_across(x)), taken))
+    def _embedded(self, h: Tensor, regions: PackedRegions) -> Tensor:
+        """The rows (m, hidden) anew."""
+        x = h + self.inside(self.norm_inside(h), regions.inside)
+        x = x + self.across(self.norm_across(x), regions)
         new: Tensor = self.norm_out(x + h if self.shortcut else x)
         return new
 
