@@ -97,6 +97,7 @@ IMBALANCE: dict[str, Settings] = {
     "abmil, psemix": {"fit": {"augment": "psemix"}},
     "abmil, remix": {"fit": {"augment": "remix"}},
     "abmil, smote": {"fit": {"augment": "smote"}},
+    "abmil, smote of embeddings": {"fit": {"augment": "smote", "augment_options": {"space": "embeddings"}}},
     "scmil": {"aggregator": {"name": "scmil"}},
 }
 

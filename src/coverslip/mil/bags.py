@@ -189,6 +189,11 @@ class Aggregator(nn.Module, ABC):
     def forward(self, bags: Bags, target: Target | None = None) -> BagOutput:
         """The output for these bags. `target` is given in training alone, for methods whose extra losses need it."""
 
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"] | None:
+        """The logits of bag embeddings, where `BagOutput.logits` depend on `BagOutput.embedding` alone; None where they
+        do not. With it training can judge embeddings that no bag has."""
+        return None
+
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective | None:
         """How this method is trained, where the plain supervised step is not it.
 

@@ -59,7 +59,7 @@ def fit_bags(
 
     Raises:
         SettingsError: the task compares the bags of a step, and `settings.batch` holds too few; or the target has no
-            classes, and balanced sampling or an augment needs them.
+            classes, and balanced sampling or an augment needs them; or the augment does not go with the method.
         FeatureError: NaN or infinity in a slide, missing positions, or `tune` is of another encoder.
         CoverslipError: the loss is not a finite number.
         KeyboardInterrupt: Ctrl-C, after the checkpoint is written.
@@ -83,7 +83,7 @@ def fit_bags(
         model.standardise.set(*moments)
         if augment is not None:
             augment.learn(*moments)
-    objective = _objective(model, train, sampling, settings)
+    objective = _objective(model, train, sampling, augment, settings)
     batches = BagBatches(
         train,
         size=settings.batch,
@@ -149,7 +149,9 @@ class PatientLosses:
         return LabelledBags(self._source.bags(run), self._source.target.take(torch.tensor(run))).to(self._device)
 
 
-def _objective(model: SlideModel, train: BagSource, sampling: str, settings: FitSettings) -> Objective:
+def _objective(
+    model: SlideModel, train: BagSource, sampling: str, augment: Augment | None, settings: FitSettings
+) -> Objective:
     """The method's own training step or the plain one, inside whatever the settings put around it."""
     assert train.target is not None
     learns = LearningSet(len(train), sum(train.lengths), train.target)
@@ -158,6 +160,8 @@ def _objective(model: SlideModel, train: BagSource, sampling: str, settings: Fit
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(settings.seed, "objective"))
         objective = model.aggregator.objective(model, task, learns) or Supervised(model, task)
+    if augment is not None:
+        objective = augment.around(objective, task)
     return _averaged(SharpnessAware(objective, settings.sam) if settings.sam else objective, settings)
 
 

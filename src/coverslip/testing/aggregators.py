@@ -82,6 +82,9 @@ def _check_output(method: Aggregator, outputs: int) -> None:
     assert isinstance(output, BagOutput), f"forward gives {type(output).__name__}, not BagOutput"
     assert output.logits.shape == (len(bags), outputs), f"logits are {tuple(output.logits.shape)}"
     assert output.embedding.ndim == 2 and len(output.embedding) == len(bags), "embedding is (bags, width)"
+    judged = method.classify(output.embedding)
+    if judged is not None:
+        _same(judged, output.logits, "classify of the embedding is not the logits")
     assert output.attention is not None or output.evidence is not None, "neither attention nor evidence"
     for what, values in _tensors(output).items():
         assert torch.isfinite(values).all(), f"{what} holds NaN or infinity"

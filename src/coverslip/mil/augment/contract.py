@@ -13,7 +13,9 @@ from torch import Tensor
 
 from coverslip.mil.bags import Bags, pack
 from coverslip.mil.source import SLIDE_GAP_UM, LabelledBags
+from coverslip.mil.tasks.contract import Task
 from coverslip.nn.segments import full
+from coverslip.train import Objective
 
 T = TypeVar("T")
 
@@ -24,7 +26,8 @@ class Augment(ABC):
     It gets rows as they lie in the feature files, float16 mostly, and gives as many bags, each with a row at least.
     Real rows keep their bits, keys and positions; where a bag holds a row that lies in no file, no row of the batch has
     a key. Where targets mix, the batch has a `Mixture`, whose share is that of the content. A bag without a partner
-    stays as it is. Chance comes from the generator alone.
+    stays as it is. Chance comes from the generator alone. One that mixes what the method makes of bags changes the
+    training step in place of the batch (`around`).
     """
 
     least_bags: ClassVar[int] = 2
@@ -39,6 +42,14 @@ class Augment(ABC):
     @abstractmethod
     def __call__(self, batch: LabelledBags, rng: np.random.Generator) -> LabelledBags:
         """The batch to train on instead of this one."""
+
+    def around(self, objective: Objective, task: Task) -> Objective:
+        """The training step with what the augment adds to it; most add nothing. Its network is a `SlideModel`.
+
+        Raises:
+            SettingsError: the method does not go with it.
+        """
+        return objective
 
     def learn(self, mean: Float[Tensor, d], sd: Float[Tensor, d]) -> None:
         """Takes over the mean and spread of the training rows, in whose units distances between rows are measured."""

@@ -128,11 +128,16 @@ class Clam(StagedAggregator):
         scores = full(self.scores(h))  # (m, branches)
         pooled = self.pool(scores, h, bags.segments)
         own = self._classifier_of_branches()
-        logits = torch.einsum("bkw,okw->bo", pooled.z, own.to(pooled.z.dtype)) + self.classifier.bias
-        output = ClamOutput(logits, pooled.z.flatten(1), pooled.attention, evidence=self.pool.row_terms(pooled, h, own))
+        z = pooled.z.flatten(1)  # (b, branches * width)
+        output = ClamOutput(self.classify(z), z, pooled.attention, evidence=self.pool.row_terms(pooled, h, own))
         if target is None or self.instances is None:
             return output
         return replace(output, instances=full(self.instances(h)), ranks=rank(scores.detach(), bags.segments))
+
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
+        own = self._classifier_of_branches()  # (outputs, branches, width)
+        z = z.unflatten(1, own.shape[1:])
+        return torch.einsum("bkw,okw->bo", z, own.to(z.dtype)) + self.classifier.bias
 
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective | None:
         if self.instances is None:

@@ -40,6 +40,9 @@ class MaskedHost(StagedAggregator):
         output: BagOutput = self.host(bags, target)
         return output
 
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"] | None:
+        return self.host.classify(z)
+
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective:
         plain = self.host.objective(network, task, learns) or Supervised(network, task)
         assert isinstance(plain, Supervised)

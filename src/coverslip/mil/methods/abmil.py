@@ -7,6 +7,7 @@ Written from the paper's formulas.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from coverslip.mil.bags import BagOutput, Bags, StagedAggregator
@@ -82,3 +83,7 @@ class Abmil(StagedAggregator):
         per_head = self.classifier.weight.unflatten(1, pooled.z.shape[1:])  # (outputs, heads, hidden)
         evidence = self.pool.row_terms(pooled, h, per_head)
         return BagOutput(self.classifier(z), z, attention=pooled.attention, evidence=evidence)
+
+    def classify(self, z: Float[torch.Tensor, "b e"]) -> Float[torch.Tensor, "b k"]:
+        logits: torch.Tensor = self.classifier(z)
+        return logits

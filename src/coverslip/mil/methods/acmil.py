@@ -118,6 +118,10 @@ class Acmil(StagedAggregator):
             losses={"diversity": self.diversity * likeness(pooled.attention, segments)} if self.diversity else {},
         )
 
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
+        logits: Tensor = self.classifier(z)
+        return logits
+
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective | None:
         return AcmilObjective(network, task, self.branch)
 

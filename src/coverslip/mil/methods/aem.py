@@ -93,6 +93,9 @@ class Aem(Aggregator):
         spread = attention_entropy(output.attention, bags.segments, normalise=self.normalise)
         return replace(output, losses={**output.losses, "entropy": -self.entropy_weight * spread.mean()})
 
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"] | None:
+        return self.host.classify(z)
+
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective | None:
         own = self.host.objective(network, task, learns)
         # Another step may never come by this method's forward, and the entropy would be lost without a word.

@@ -92,6 +92,10 @@ class Dsmil(StagedAggregator):
         best = r.gather(0, critical)  # (b, k)
         return BagOutput(self.classifier(z), z, attention=a, evidence=self._evidence(a, v), branches={"best_row": best})
 
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
+        logits: Tensor = self.classifier(z)
+        return logits
+
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective:
         return _BothStreams(network, task)
 

@@ -127,6 +127,10 @@ class Dtfd(StagedAggregator):
         places = position(bags.segments)
         return _mean([self._split(bags, s, scramble(places, number)) for number in range(self.splits)])
 
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
+        logits: Tensor = self.classifier2(z)
+        return logits
+
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective:
         tier2 = [*self.scores2.parameters(), *self.classifier2.parameters()]
         return DtfdObjective(network, task, self.tier1_weight, tier2, self.tier2_rate)

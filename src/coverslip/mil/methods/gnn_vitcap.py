@@ -119,6 +119,10 @@ class GnnVitCap(StagedAggregator):
         losses = {} if target is None else {"clustering": self.clustering * sharpening_loss(q, bags.segments).mean()}
         return BagOutput(self.classifier(z), z, attention=attention, evidence=evidence, losses=losses)
 
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
+        logits: Tensor = self.classifier(z)
+        return logits
+
     def _scores(self, h: Float[Tensor, "m hidden"], clusters: Segments) -> Float[Tensor, m]:
         """The likeness of each row to the mean of its cluster. A key's own bias would be the same for all of them."""
         # (Q m)^T (K h) = (K^T Q m)^T h: one product a cluster, none a row.

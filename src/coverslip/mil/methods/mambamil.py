@@ -133,11 +133,15 @@ class MambaMil(StagedAggregator):
         h = full(self.norm(h))
         a = softmax(full(self.scores(h)), bags.segments)  # (m, 1)
         z = weighted_sum(a, h, bags.segments).flatten(1)  # (b, hidden)
-        # After that many roundings to half precision, the last and smallest product is not to add another.
         with torch.autocast(h.device.type, enabled=False):
-            logits = self.classifier(z)
             evidence = a * functional.linear(h, self.classifier.weight)  # (m, outputs)
-        return BagOutput(logits, z, attention=a, evidence=evidence)
+        return BagOutput(self.classify(z), z, attention=a, evidence=evidence)
+
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
+        # After that many roundings to half precision, the last and smallest product is not to add another.
+        with torch.autocast(z.device.type, enabled=False):
+            logits: Tensor = self.classifier(full(z))
+        return logits
 
 
 class SRMamba(nn.Module):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
+from torch import Tensor
+
 from coverslip.mil.bags import Aggregator, BagOutput, Bags
 from coverslip.mil.methods._rows import RowClassifier
 from coverslip.mil.target import Target
@@ -32,3 +35,7 @@ class Mean(Aggregator):
         h, logits = self.rows(bags.x)  # (m, hidden), (m, k)
         logits = full(logits)
         return BagOutput(mean(logits, bags.segments), mean(h, bags.segments), evidence=logits)
+
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
+        logits: Tensor = self.rows.classifier(z)
+        return logits

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from coverslip.base.errors import SettingsError
@@ -118,6 +119,9 @@ class PackMil(Aggregator):
     def forward(self, bags: Bags, target: Target | None = None) -> BagOutput:
         output: BagOutput = self.host(bags if self.downsampling is None else self.downsampling(bags), target)
         return output
+
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"] | None:
+        return self.host.classify(z)
 
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective:
         """The step on halves and hyperslides.

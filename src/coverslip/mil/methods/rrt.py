@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from coverslip.mil.bags import BagOutput, Bags, StagedAggregator
@@ -117,6 +118,10 @@ class Rrt(StagedAggregator):
         z = total(a * x, bags.segments)
         evidence = a * (x.to(a.dtype) @ self.classifier.weight.to(a.dtype).T)
         return BagOutput(self.classifier(z), z, attention=a, evidence=evidence)
+
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
+        logits: Tensor = self.classifier(z)
+        return logits
 
     def _embedded(self, h: Tensor, regions: PackedRegions) -> Tensor:
         """The rows (m, hidden) anew."""

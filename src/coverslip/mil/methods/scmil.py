@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from coverslip.base.errors import SettingsError
@@ -101,6 +102,9 @@ class Scmil(Aggregator):
     def forward(self, bags: Bags, target: Target | None = None) -> BagOutput:
         output: BagOutput = self.host(bags, target)
         return output
+
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"] | None:
+        return self.host.classify(z)
 
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective:
         """The curriculum.

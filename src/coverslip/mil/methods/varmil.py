@@ -7,6 +7,7 @@ Written from the paper's formulas.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import nn
 
 from coverslip.mil.bags import BagOutput, Bags, StagedAggregator
@@ -80,3 +81,7 @@ class VarMil(StagedAggregator):
         of_mean, of_variance = self.classifier.weight.to(h.dtype).chunk(2, 1)  # (outputs, hidden) each
         evidence = a * (h @ of_mean.T + spread @ of_variance.T)
         return BagOutput(self.classifier(z), z, attention=a, evidence=evidence)
+
+    def classify(self, z: Float[torch.Tensor, "b e"]) -> Float[torch.Tensor, "b k"]:
+        logits: torch.Tensor = self.classifier(z)
+        return logits
