@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from coverslip.nn.nystrom import NystromAttention, pseudo_inverse
@@ -59,8 +60,8 @@ def test_attention_through_landmarks_is_the_formula_of_the_paper(num: int) -> No
     attention = build(landmarks=5, kernel=3, iterations=30)
     x = rows(num)
     expected, weights = slowly(attention, x)
-    assert np.allclose(attention(x).detach(), expected, atol=1e-9)
-    first = attention.first(x)
+    assert np.allclose(attention(x, [num]).detach(), expected, atol=1e-9)
+    first = attention.first(x, [num])
     assert np.allclose(first.weights.detach(), weights[:, 0].T, atol=1e-9)
 
 
@@ -70,23 +71,23 @@ def test_no_more_rows_than_landmarks_is_exact_attention(num: int, kernel: int) -
     attention = build(landmarks=5, kernel=kernel)
     x = rows(num)
     expected, weights = slowly(attention, x, exact=True)
-    assert np.allclose(attention(x).detach(), expected, atol=1e-12)
-    assert np.allclose(attention.first(x).weights.detach(), weights[:, 0].T, atol=1e-12)
+    assert np.allclose(attention(x, [num]).detach(), expected, atol=1e-12)
+    assert np.allclose(attention.first(x, [num]).weights.detach(), weights[:, 0].T, atol=1e-12)
 
 
 def test_a_landmark_a_row_is_exact_attention_in_the_released_way_too() -> None:
     attention = build(landmarks=20, released=True, iterations=12)
     x = rows(20)
     expected, _ = slowly(attention, x, exact=True)
-    assert np.allclose(attention(x).detach(), expected, atol=1e-3)
+    assert np.allclose(attention(x, [20]).detach(), expected, atol=1e-3)
 
 
 def test_the_released_way_puts_zeros_in_front_that_attend() -> None:
     attention = build(landmarks=5, released=True)
     x = rows(13)
     padded = torch.cat([x.new_zeros(2, DIM), x])
-    assert torch.allclose(attention(x), attention(padded)[2:], atol=1e-12)
-    assert not torch.allclose(attention(x), build(landmarks=5)(x), atol=1e-4)
+    assert torch.allclose(attention(x, [13]), attention(padded, [15])[2:], atol=1e-12)
+    assert not torch.allclose(attention(x, [13]), build(landmarks=5)(x, [13]), atol=1e-4)
 
 
 @pytest.mark.parametrize("released", [False, True])
@@ -94,14 +95,11 @@ def test_the_released_way_puts_zeros_in_front_that_attend() -> None:
 def test_the_first_row_alone_is_the_first_of_all(num: int, released: bool) -> None:
     attention = build(landmarks=5, kernel=7, released=released)
     x = rows(num)
-    first = attention.first(x)
-    assert torch.allclose(first.out, attention(x)[0], atol=1e-12)
+    first = attention.first(x, [num])
+    assert torch.allclose(first.out[0], attention(x, [num])[0], atol=1e-12)
     rebuilt = attention.out((first.weights.unsqueeze(2) * first.values).sum(0).flatten())
-    assert torch.allclose(
-        rebuilt + attention.out.weight @ attention._neighbours(first.values.transpose(0, 1))[:, 0].flatten(),
-        first.out,
-        atol=1e-12,
-    )
+    near = attention._neighbours(first.values.transpose(0, 1).unsqueeze(0))[0, :, 0]
+    assert torch.allclose(rebuilt + attention.out.weight @ near.flatten(), first.out[0], atol=1e-12)
 
 
 @pytest.mark.parametrize("released", [False, True])
@@ -114,8 +112,46 @@ def test_the_row_that_the_first_looks_for_has_the_largest_weight(marked: int, re
     x = 0.1 * rows(22)
     x[0] = torch.ones(DIM)
     x[marked] = 30 * torch.ones(DIM)
-    weights = attention.first(x).weights.mean(1)
+    weights = attention.first(x, [22]).weights.mean(1)
     assert int(weights.argmax()) == marked
+
+
+@pytest.mark.parametrize("released", [False, True])
+@pytest.mark.parametrize("lengths", [[3, 1, 20, 45, 50, 120, 4], [30, 30], [51, 50]])
+def test_bags_beside_each_other_are_each_as_alone(lengths: list[int], released: bool) -> None:
+    attention = build(landmarks=50, kernel=33, released=released)
+    x = rows(sum(lengths)).requires_grad_()
+
+    def told(x: Tensor, lengths: list[int]) -> list[Tensor]:
+        first = attention.first(x, lengths)
+        return [attention(x, lengths), first.out, first.weights, first.values]
+
+    def gradients(values: list[Tensor]) -> tuple[Tensor, ...]:
+        return torch.autograd.grad([v.sin().sum() for v in values], [x, *attention.parameters()])
+
+    together = told(x, lengths)
+    alone = [torch.cat(parts) for parts in zip(*(told(bag, [len(bag)]) for bag in x.split(lengths)), strict=True)]
+    for a, b in zip([*together, *gradients(together)], [*alone, *gradients(alone)], strict=True):
+        assert torch.allclose(a, b, atol=1e-10)
+
+
+@pytest.mark.parametrize("num", [1, 16, 46, 64, 65, 150])
+def test_the_convolution_is_that_of_torch_in_float32_too(num: int) -> None:
+    attention = build(kernel=33).float()
+    assert attention.convolution is not None
+    weight = attention.convolution.weight
+    v = rows(8 * num).reshape(2, 3, num, 16).float().requires_grad_()
+    exact_weight, exact_v = (values.detach().double().requires_grad_() for values in (weight, v))
+    apart = F.conv1d(exact_v.permute(0, 3, 1, 2).flatten(0, 1), exact_weight, padding=16, groups=3)
+    expected = apart.unflatten(0, (2, 16)).permute(0, 2, 3, 1)
+    found = attention._neighbours(v)
+    assert torch.allclose(found.double(), expected, atol=1e-5)
+    for a, b in zip(
+        torch.autograd.grad(found.sin().sum(), [weight, v]),
+        torch.autograd.grad(expected.sin().sum(), [exact_weight, exact_v]),
+        strict=True,
+    ):
+        assert torch.allclose(a.double(), b, rtol=1e-4, atol=1e-4)
 
 
 def test_the_inverse_of_one_matrix_does_not_depend_on_the_others() -> None:

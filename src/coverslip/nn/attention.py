@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from coverslip.nn.segments import Segments, full
@@ -13,15 +13,21 @@ from coverslip.nn.segments import Segments, full
 _ALIGNED = 8
 
 
-def attend(q: Float[Tensor, "h n e"], k: Float[Tensor, "h m e"], v: Float[Tensor, "h m f"]) -> Float[Tensor, "h n f"]:
-    """softmax(q k^T) v of each head, in memory of n + m, forward and backward.
+def attend(
+    q: Float[Tensor, "b h n e"],
+    k: Float[Tensor, "b h m e"],
+    v: Float[Tensor, "b h m f"],
+    taken: Bool[Tensor, "b m"] | None = None,
+) -> Float[Tensor, "b h n f"]:
+    """softmax(q k^T) v of each bag and head, in memory of n + m, forward and backward.
 
-    torch's fused kernels go over it in blocks. They want one width for all three, so narrower ones are filled up with
-    zeros, which change no product.
+    Places that are not `taken` are looked at by none. torch's fused kernels go over it in blocks. They want one width
+    for all three, so narrower ones are filled up with zeros, which change no product.
     """
     width = -(-max(q.shape[-1], v.shape[-1]) // _ALIGNED) * _ALIGNED
-    wide_q, wide_k, wide_v = (F.pad(values, (0, width - values.shape[-1])).unsqueeze(0) for values in (q, k, v))
-    return F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.0)[0, :, :, : v.shape[-1]]
+    wide_q, wide_k, wide_v = (F.pad(values, (0, width - values.shape[-1])) for values in (q, k, v))
+    mask = None if taken is None else taken[:, None, None]
+    return F.scaled_dot_product_attention(wide_q, wide_k, wide_v, attn_mask=mask, scale=1.0)[..., : v.shape[-1]]
 
 
 def logit_shares(

@@ -37,27 +37,27 @@ def test_evidence_and_what_the_token_brings_are_the_logits(preset: str) -> None:
     method = build(preset=preset)
     bags = example_bags()
     brought: list[torch.Tensor] = []
+    gained: list[torch.Tensor] = []
     attention = method.attention_2
     real = attention.first
 
-    def without_rows(x: torch.Tensor) -> object:
+    def without_rows(x: torch.Tensor, lengths: list[int]) -> object:
         """The token's stream as it is, and what it gets if every other row weighs nothing."""
-        first = real(x)
-        own = (first.weights[:1].unsqueeze(2) * first.values[:1]).flatten()
-        near = attention._neighbours(first.values.transpose(0, 1))[:, 0].flatten()
-        brought.append(attention.out(own + near))
+        first = real(x, lengths)
+        for weights, values in zip(first.weights.split(lengths), first.values.split(lengths)):
+            own = (weights[:1].unsqueeze(2) * values[:1]).flatten()
+            near = attention._neighbours(values.transpose(0, 1).unsqueeze(0))[0, :, 0].flatten()
+            brought.append(attention.out(own + near))
+        gained.append(first.out)
         return first
 
     attention.first = without_rows
-    output = method(bags)
     streams = []
     hook = method.norm_out.register_forward_hook(lambda _, inputs, __: streams.append(inputs[0]))
-    firsts = []
-    attention.first = lambda x: firsts.append(real(x)) or firsts[-1]
-    method(bags)
+    output = method(bags)
     hook.remove()
-    (c,) = streams
-    rest = c - torch.stack([f.out for f in firsts]) + torch.stack(brought)
+    (c,), (out,) = streams, gained
+    rest = c - out + torch.stack(brought)
     norm = method.norm_out
     spread = (c.var(1, correction=0, keepdim=True) + norm.eps).sqrt()
     constant = (rest - rest.mean(1, keepdim=True)) / spread * norm.weight + norm.bias
@@ -107,10 +107,35 @@ def test_fixed_counts_no_row_twice_and_official_the_first_ones() -> None:
 def test_the_square_is_three_convolutions_and_zeros_beyond_the_rows() -> None:
     torch.manual_seed(0)
     square = SquareConvolution(4).double()
-    x = torch.randn(7, 4, dtype=torch.float64)
-    laid = F.pad(x, (0, 0, 0, 2)).T.reshape(1, 4, 3, 3)
+    x = torch.randn(8, 4, dtype=torch.float64)
+    laid = F.pad(x[1:], (0, 0, 0, 2)).T.reshape(1, 4, 3, 3)
     expected = laid + sum(conv(laid) for conv in square.children())
-    assert torch.allclose(square(x, 3), expected[0].flatten(1).T[:7], atol=1e-12)
+    found = square(x, [8])
+    assert torch.equal(found[0], x[0])  # the token
+    assert torch.allclose(found[1:], expected[0].flatten(1).T[:7], atol=1e-12)
+
+
+def test_squares_beside_each_other_are_each_as_alone() -> None:
+    torch.manual_seed(0)
+    square = SquareConvolution(4).double()
+    lengths = [2, 3, 6, 30, 17, 40, 26, 26, 1100, 1200, 3]
+    x = torch.randn(sum(lengths), 4, dtype=torch.float64)
+    alone = torch.cat([square(bag, [len(bag)]) for bag in x.split(lengths)])
+    assert torch.allclose(square(x, lengths), alone, atol=1e-12)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_bags_of_any_length_side_by_side_are_each_as_alone_in_training(preset: str, shuffle: bool) -> None:
+    method = build(preset=preset, shuffle=shuffle, dropout=0.0, attention_dropout=0.0, landmarks=20).train()
+    bags = example_bags((40, 3, 19, 1, 25, 12, 20))
+    torch.manual_seed(1)
+    together = method(bags)
+    torch.manual_seed(1)
+    alone = [method(bag) for bag in bags.unpack()]
+    for name in ("logits", "embedding", "attention", "evidence"):
+        apart = torch.cat([getattr(output, name) for output in alone])
+        assert torch.allclose(getattr(together, name), apart, atol=1e-10)
 
 
 def test_shuffling_moves_rows_in_training_alone_and_brings_their_attention_back() -> None:

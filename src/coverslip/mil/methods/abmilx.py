@@ -132,8 +132,9 @@ class Correlation(nn.Module):
         if self.exact_rows is not None and len(s) > self.exact_rows:
             k, s = self._landmarks(k, s)
         with torch.autocast(q.device.type, enabled=False):
-            found = attend(q.transpose(0, 1), k.transpose(0, 1), s.T.unsqueeze(2))  # (heads, n, 1)
-        return found.squeeze(2).T
+            by_head = (values.transpose(0, 1).unsqueeze(0) for values in (q, k, s.unsqueeze(2)))
+            found = attend(*by_head)  # (1, heads, n, 1)
+        return found[0].squeeze(2).T
 
     def _landmarks(self, k: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and scores of rows at even steps along the sorted scores, each head by its own."""

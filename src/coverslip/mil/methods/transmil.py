@@ -7,10 +7,12 @@ NeurIPS 2021, https://arxiv.org/abs/2106.00908. Written from the paper's formula
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from coverslip.base.study import FitSettings
@@ -21,7 +23,8 @@ from coverslip.mil.tasks.contract import Task
 from coverslip.nn.attention import logit_shares
 from coverslip.nn.layers import Projection, default_hidden
 from coverslip.nn.nystrom import FirstRow, NystromAttention
-from coverslip.nn.segments import total
+from coverslip.nn.padded import Padded, batches
+from coverslip.nn.segments import Segments, position, total
 from coverslip.train import Objective
 from coverslip.train.optim import lookahead_radam
 
@@ -34,6 +37,9 @@ ENTRIES = {
         "needs": "",
     }
 }
+
+# Squares of more rows than this gain nothing from sharing a convolution.
+_MOST_TOGETHER = 1024
 
 
 class TransMil(StagedAggregator):
@@ -75,7 +81,8 @@ class TransMil(StagedAggregator):
     With `shuffle` the rows of a bag come in a new random order in each training step, so that no order is learnt by
     heart; its author reports that it helps. Evaluation keeps the order of the file.
 
-    Bags are taken one by one inside: squares and landmarks depend on their number of rows.
+    Short bags go through attention and squares together, padded and masked; no output depends on it. Longer ones go one
+    by one.
     """
 
     order_matters = True
@@ -122,63 +129,72 @@ class TransMil(StagedAggregator):
         return h
 
     def aggregate(self, bags: Bags, target: Target | None = None) -> BagOutput:
-        lengths = bags.lengths.tolist()
-        found = [self._gather(h) for h in bags.x.split(lengths)]
-        c = torch.stack([own for own, _, _ in found])  # (b, hidden)
-        weights = torch.cat([weights for _, weights, _ in found])  # (m, heads)
-        shares = torch.cat([shares for _, _, shares in found])  # (m, heads, e): weight times value
+        every = torch.arange(1, 1 + len(bags.x), device=bags.x.device)
+        seen = [self._seen(rows) for rows in every.split(bags.lengths.tolist())]
+        # Bags of like length become neighbours, which may go together inside.
+        by_length = sorted(range(len(bags)), key=lambda b: len(seen[b]))
+        rows, lengths = torch.cat([seen[b] for b in by_length]), [len(seen[b]) for b in by_length]
+        segments = Segments.of_lengths(lengths, rows.device)
+
+        x = torch.cat([self.token.to(bags.x.dtype).unsqueeze(0), bags.x]).index_select(0, rows)  # (b + n, hidden)
+        x = x + self.attention_1(self.norm_1(x), lengths)
+        x = self.square(x, lengths)
+        first: FirstRow = self.attention_2.first(self.norm_2(x), lengths)
+        c = x.index_select(0, segments.offsets[:-1]) + first.out  # (b, hidden)
         z = self.norm_out(c)
-        return BagOutput(
-            self.classifier(z),
-            z,
-            attention=_normalised(weights, bags),
-            evidence=logit_shares(
-                shares.flatten(1), self.attention_2.out.weight, c, self.norm_out, self.classifier, bags.segments
-            ),
+        shares = first.weights.unsqueeze(2) * first.values  # (b + n, heads, e)
+        evidence = logit_shares(
+            shares.flatten(1), self.attention_2.out.weight, c, self.norm_out, self.classifier, segments
         )
+
+        z = z.index_select(0, torch.tensor(by_length, device=z.device).argsort())
+        weights, evidence = (_of_rows(values, rows, len(bags.x)) for values in (first.weights, evidence))
+        return BagOutput(self.classifier(z), z, attention=_normalised(weights, bags), evidence=evidence)
 
     def objective(self, network: nn.Module, task: Task, learns: LearningSet) -> Objective | None:
         return _WithLookahead(network, task) if self.released else None
 
-    def _gather(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The token of one bag after both layers, and each row's weights and weighted values in the second."""
-        rows = len(h)
-        order = torch.randperm(rows, device=h.device) if self.shuffle and self.training else None
-        side = math.isqrt(rows - 1) + 1
-        h = h if order is None else h[order]
+    def _seen(self, rows: Int64[Tensor, n]) -> Int64[Tensor, n + 1]:
+        """The numbers of a bag's rows as the layers see them: in their order, behind number 0, the token."""
+        if self.shuffle and self.training:
+            rows = rows[torch.randperm(len(rows), device=rows.device)]
         if self.released:
-            h = torch.cat([h, h[: side**2 - rows]])
-        x = torch.cat([self.token.to(h.dtype).unsqueeze(0), h])  # (1 + n, hidden)
-        x = x + self.attention_1(self.norm_1(x))
-        x = torch.cat([x[:1], self.square(x[1:], side)])
-        first: FirstRow = self.attention_2.first(self.norm_2(x))
-        weights = first.weights[1:]
-        shares = weights.unsqueeze(2) * first.values[1:]
-        if self.released:
-            # A repeated row has the weight of both its copies.
-            weights, shares = _merged(weights, rows), _merged(shares, rows)
-        if order is not None:
-            back = torch.argsort(order)
-            weights, shares = weights[back], shares[back]
-        return x[0] + first.out, weights, shares
+            side = math.isqrt(len(rows) - 1) + 1
+            rows = torch.cat([rows, rows[: side**2 - len(rows)]])
+        return F.pad(rows, (1, 0))
 
 
 class SquareConvolution(nn.Module):
-    """PPEG: rows laid line by line in a square of `side`, plus three convolutions of each channel (7, 5 and 3 wide)."""
+    """PPEG: each bag's rows laid line by line in a square, plus three convolutions of each channel (7, 5 and 3 wide).
+
+    Rows are packed, `lengths` those of each bag; the first of each bag is its token, and stays as it is.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.wide, self.middle, self.narrow = (nn.Conv2d(dim, dim, k, padding=k // 2, groups=dim) for k in (7, 5, 3))
 
-    def forward(self, x: Tensor, side: int) -> Tensor:
-        rows = len(x)
-        square = F.pad(x, (0, 0, 0, side**2 - rows)).unflatten(0, (side, side))  # (side, side, d)
+    def forward(self, x: Float[Tensor, "m d"], lengths: Sequence[int]) -> Float[Tensor, "m d"]:
         # One convolution by the sum of the kernels is the sum of three, at a third of the time and memory.
         weight = self.wide.weight + F.pad(self.middle.weight, [1] * 4) + F.pad(self.narrow.weight, [2] * 4)
         assert self.wide.bias is not None and self.middle.bias is not None and self.narrow.bias is not None
         bias = self.wide.bias + self.middle.bias + self.narrow.bias
-        moved = F.conv2d(square.permute(2, 0, 1).unsqueeze(0), weight, bias, padding=3, groups=x.shape[1])
-        return x + moved[0].flatten(1).T[:rows]
+        moved = []
+        for rows, of_bags in batches(x, lengths, most=_MOST_TOGETHER):
+            side, laid = _squares(of_bags, x.device)
+            squares = laid.lay(rows)[:, 1:].unflatten(1, (side, side))  # (b, side, side, d)
+            sums = F.conv2d(squares.permute(0, 3, 1, 2), weight, bias, padding=3, groups=x.shape[1])
+            moved.append(laid.pick(F.pad(sums.flatten(2).mT, (0, 0, 1, 0))))  # zeros for the token
+        return x + torch.cat(moved)
+
+
+def _squares(lengths: Sequence[int], device: torch.device) -> tuple[int, Padded]:
+    """The side of the largest square, and each bag's token before a square of that side, with its own in a corner."""
+    sides = [math.isqrt(rows - 2) + 1 for rows in lengths]
+    side, segments = max(sides), Segments.of_lengths(lengths, device)
+    own, place = torch.tensor(sides, device=device)[segments.ids], position(segments)
+    line = (place - 1).clamp(min=0) // own
+    return side, Padded(len(lengths), 1 + side**2, place + line * (side - own) + (1 + side**2) * segments.ids)
 
 
 class _WithLookahead(Supervised):
@@ -188,10 +204,9 @@ class _WithLookahead(Supervised):
         return lookahead_radam(self.parameter_groups(settings))
 
 
-def _merged(values: Tensor, rows: int) -> Tensor:
-    """The first `rows` values, the ones behind them added to those they repeat."""
-    again = values[rows:]
-    return values[:rows] + F.pad(again, [0, 0] * (values.ndim - 1) + [0, rows - len(again)])
+def _of_rows(values: Tensor, rows: Tensor, num: int) -> Tensor:
+    """The values of the numbered rows, in the order of the bags, without the token's; a repeated row's are added up."""
+    return values.new_zeros(1 + num, values.shape[1]).index_add(0, rows, values)[1:]
 
 
 def _normalised(weights: Tensor, bags: Bags) -> Tensor:
