@@ -105,17 +105,24 @@ def test_the_difference_is_of_the_same_folds() -> None:
 @pytest.mark.parametrize(
     ("metric", "value", "low", "high", "said"),
     [
-        ("auroc", 0.0, -0.02, 0.03, "Tissue adds little to age: auroc +0.00 (-0.02 to +0.03)."),
-        ("auroc", -0.001, -0.02, 0.03, "Tissue adds little to age: auroc +0.00 (-0.02 to +0.03)."),
-        ("auroc", 0.1, 0.05, 0.2, "Tissue adds to age: auroc +0.10 (+0.05 to +0.20)."),
-        ("auroc", 0.1, -0.05, 0.2, "That tissue adds to age is not shown: auroc +0.10 (-0.05 to +0.20)."),
-        ("auroc", -0.1, -0.2, -0.05, "Tissue takes away from age: auroc -0.10 (-0.20 to -0.05)."),
+        ("auroc", 0.0, -0.02, 0.03, "Tissue adds little to age: auroc +0.000 (-0.020 to +0.030)."),
+        ("auroc", -0.0001, -0.02, 0.03, "Tissue adds little to age: auroc +0.000 (-0.020 to +0.030)."),
+        ("auroc", 0.1, 0.05, 0.2, "Tissue adds to age: auroc +0.100 (+0.050 to +0.200)."),
+        ("auroc", 0.1, -0.05, 0.2, "That tissue adds to age is not shown: auroc +0.100 (-0.050 to +0.200)."),
+        ("auroc", -0.1, -0.2, -0.05, "Tissue takes away from age: auroc -0.100 (-0.200 to -0.050)."),
         (
             *("c_index", 0.007, -0.08, 0.09),
-            "On these folds tissue adds little to age: c_index +0.01 (-0.08 to +0.09); more, or less, is not excluded.",
+            "On these folds tissue adds little to age: c_index +0.007 (-0.080 to +0.090); "
+            "more, or less, is not excluded.",
         ),
-        ("brier", -0.1, -0.2, -0.05, "Tissue adds to age: brier +0.10 (+0.05 to +0.20)."),
-        ("auroc", 0.1, None, None, "Tissue changes auroc by +0.10 over age alone; no interval, so nothing is claimed."),
+        ("brier", -0.1, -0.2, -0.05, "Tissue adds to age: brier +0.100 (+0.050 to +0.200)."),
+        (
+            "auroc",
+            0.1,
+            None,
+            None,
+            "Tissue changes auroc by +0.100 over age alone; no interval, so nothing is claimed.",
+        ),
     ],
 )
 def test_the_sentence_claims_no_more_than_is_shown(

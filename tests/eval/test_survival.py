@@ -9,7 +9,14 @@ from coverslip.eval.censoring import cumulative_incidence, kaplan_meier, still_f
 from coverslip.eval.competing_risks import CompetingRisks
 from coverslip.eval.cox import CoxRidge
 from coverslip.eval.reduce import Units
-from coverslip.eval.survival import Survival, auroc_at_times, integrated_brier
+from coverslip.eval.survival import (
+    Survival,
+    auroc_at_times,
+    brier_by_chance,
+    calibration,
+    integrated_brier,
+    risk_groups,
+)
 from coverslip.eval.truth import Task
 
 lifelines = pytest.importorskip("lifelines", reason="lifelines is the oracle of curves")
@@ -161,3 +168,48 @@ def test_incidence_of_a_cause_is_judged_as_a_slow_loop_does() -> None:
     c = oracle.concordance_index_censored(u.y[:, 1] == 1, u.y[:, 0], p[:, 0])[0]
     assert found["c_index_a"] == pytest.approx(c, abs=1e-9)
     assert found["c_index"] == pytest.approx((found["c_index_a"] + found["c_index_b"]) / 2)
+
+
+def test_the_curves_of_risk_groups_keep_their_limits() -> None:
+    u = units(n=60)
+    for group in risk_groups(u, u.p[:, 0])["groups"]:
+        inside = [(v, a, b) for v, a, b in zip(group["value"], group["low"], group["high"]) if a is not None]
+        assert len(group["low"]) == len(group["time"]) and group["low"][0] is None
+        assert inside and all(0 <= a <= v <= b <= 1 for v, a, b in inside)
+
+
+def test_observed_chances_are_not_drawn_on_past_the_last_who_was_followed() -> None:
+    y = np.array([[1.0, 1], [2.0, 0], [3.0, 0], [3.5, 0]] * 5)
+    ids = np.array([f"u{i}" for i in range(20)])
+    u = Units(ids, ids, y, np.full((20, 5), 0.5))
+    (late,) = calibration(u, TASK, 4.0)["bins"]
+    assert late["observed"] is None and late["low"] is None and "followed to 4" in late["reason"]
+    (early,) = calibration(u, TASK, 2.0)["bins"]
+    assert early["observed"] == pytest.approx(0.25) and early["low"] < 0.25 < early["high"]
+    # Who all had the event need not be followed on: the curve is 0 and stays there.
+    gone = calibration(Units(ids, ids, np.stack([y[:, 0], np.ones(20)], axis=1), u.p), TASK, 4.0)
+    assert gone["overall"]["observed"] == 1.0 and gone["overall"]["low"] is None and gone["overall"]["reason"]
+    none = calibration(Units(ids, ids, np.stack([y[:, 0], np.zeros(20)], axis=1), u.p), TASK, 2.0)["overall"]
+    assert none["observed"] == 0 and none["high"] is None and "no event" in none["reason"]
+
+
+def test_the_brier_score_by_chance_is_that_of_the_training_curve() -> None:
+    u = units(folds=2)
+    by_hand = []
+    # The oracle refuses times over those of training; over the end of the grid a time is as good as any other.
+    for fold, places in u.strata():
+        curve = kaplan_meier(u.training[fold][:, 0], u.training[fold][:, 1] > 0).at(np.array(GRID))
+        _, score = zip(*[oracle.brier_score(surv(u.training[fold]), surv(np.minimum(u.y[places], [9.0, 1.0])), np.tile(c, (len(places), 1)), t)
+                         for c, t in zip(curve, GRID)])  # fmt: skip
+        by_hand.append(np.trapezoid(np.ravel(score), GRID) / (GRID[-1] - GRID[0]))
+    assert brier_by_chance(u, np.array(GRID))["value"] == pytest.approx(np.mean(by_hand), abs=1e-9)
+    unknown = brier_by_chance(Units(u.ids, u.patient, u.y, u.p, u.stratum), np.array(GRID))
+    assert unknown["value"] is None and unknown["reason"]
+
+
+def test_each_point_of_auroc_over_time_has_an_interval_or_a_reason() -> None:
+    u = units(folds=2)
+    for one in auroc_at_times(u, 1 - u.p[:, 1:], np.array(GRID)):
+        assert one["low"] < one["auroc"] < one["high"] and "resampled" in one["interval"]
+    none = Units(u.ids, u.patient, np.stack([u.y[:, 0], np.zeros(len(u))], axis=1), u.p, u.stratum, u.training)
+    assert all(one["auroc"] is None and one["reason"] for one in auroc_at_times(none, 1 - u.p[:, 1:], np.array(GRID)))

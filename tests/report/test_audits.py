@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from coverslip.report import write_report
@@ -29,7 +32,7 @@ def test_a_run_without_audits_says_that_nobody_asked(copy_of: Callable[..., Path
 def test_checklists_are_written_with_what_is_met_and_what_is_to_add(run_folder: Path, tmp_path: Path) -> None:
     write_report([run_folder], tmp_path / "report.html")
     told = json.loads((tmp_path / "checklists.json").read_text())
-    assert [one["name"] for one in told["lists"]] == ["TRIPOD+AI", "CLAIM"]
+    assert [one["name"] for one in told["lists"]] == ["TRIPOD+AI", "CLAIM 2020"]
     items = {item["number"]: item for item in told["lists"][0]["items"]}
     assert items["12a"] == {**items["12a"], "status": "met", "where": "splits", "add": ""}
     assert items["17"]["status"] == "add" and items["17"]["add"]
@@ -68,3 +71,59 @@ def test_cards_tell_what_is_known_and_leave_the_rest_to_people(run_folder: Path)
     assert card["Encoder has learnt from"] == "TCGA"
     assert "same features" in card["What speaks against it"]
     assert ADD in label.values() and ADD in card.values()
+
+
+# Words of the page that answer an item, by list, number, and section; every item that is met has its own here.
+ANSWERS = {
+    "TRIPOD+AI": {
+        "4": "Model and baseline on the same folds", "5a": "Rows of the table", "6a": "Sites, patient level",
+        "6b": "no value of lesion", "7": "ok", "8a": "the target was “lesion”", "9a": "encoded with “texture”",
+        "9b": "224 × 224 px", "10": "25 slides of 20 patients", "11": "no value of lesion", "12a": "Tune",
+        "12b": "Features were standardised", "12c": "at most 50 epochs", "12d": "What the site tells",
+        "12e": "chance that a positive case", "12g": "The prediction for a new patient is the mean over",
+        "13": "Classes were weighed in the loss", "14": "Minus the rest", "15": "a probability of each class",
+        "18f": "coverslip", "20a": "Analysed", "20b": "Share", "20c": "by class (0 · 1)", "21": "by class (0 · 1)",
+        "22": "aggregator", "23a": "Minus the rest", "23b": "95 %", "26": "Other patients",
+        "27a": "truncated",
+    },
+    "CLAIM 2020": {
+        "7": "Rows of the table", "8": "no value of lesion", "9": "cut into tiles", "10": "tissue were left out",
+        "11": "the target was", "13": "no value of lesion", "19": "20 patients", "20": "Tune",
+        "21": "No patient stands on two sides", "22": "gated attention pooling", "23": "numpy",
+        "24": "Weights began at random values (seed 0)", "25": "Epoch kept", "26": "weights of the best epoch",
+        "27": "the models of all 5 folds", "28": "AUROC", "29": "Nadeau-Bengio", "30": "What the site tells",
+        "31": "Maps of 25 slides", "33": "Analysed", "34": "by class (0 · 1)", "35": "Every number below", "36": "95 %",
+        "37": "look-alikes 1 of 4", "38": "Other patients, other scanners",
+    },
+}  # fmt: skip
+
+
+def _texts(page: str) -> dict[str, str]:
+    """The words of each section of a page."""
+    parts = re.split(r'<section[^>]*id="run-1-([a-z]+)"', page)
+    return {name: re.sub(r"<[^>]+>", " ", body) for name, body in zip(parts[1::2], parts[2::2])}
+
+
+def test_each_item_that_is_met_has_its_text_in_the_page(run_folder: Path, tmp_path: Path) -> None:
+    texts = _texts(html.unescape(write_report([run_folder], tmp_path / "report.html").read_text()))
+    told = json.loads((tmp_path / "checklists.json").read_text())["lists"]
+    for one in told:
+        answered = {item["number"]: item for item in one["items"] if item["status"] != "add"}
+        assert set(answered) == set(ANSWERS[one["name"]])
+        for number, words in ANSWERS[one["name"]].items():
+            assert words in texts[answered[number]["where"]], (one["name"], number)
+
+
+def test_what_the_methods_text_does_not_say_is_not_met(run_folder: Path, copy_of: Callable[..., Path]) -> None:
+    """Settings alone are no answer: features without the name of their encoder, no models, no audits, no events."""
+    run = read_contents(copy_of(without=("models", "check.json", "audit.json")))
+    environment = {**(run.environment or {}), "encoder": {"encoder": "", "dim": 192}}
+    told = {
+        one["name"]: {i["number"]: i["status"] for i in one["items"]}
+        for one in checklists(replace(run, environment=environment))["lists"]
+    }
+    assert {told["TRIPOD+AI"][n] for n in ("9a", "9b", "12d", "12g", "14", "22", "23a", "27a")} == {"add"}
+    assert {told["CLAIM 2020"][n] for n in ("9", "10", "25", "27", "30", "37")} == {"add"}
+    split = {**(run.split or {}), "patients": {}, "folds": [{"fold": 0, "train": ["x"], "tune": ["y"], "test": ["z"]}]}
+    without = {i["number"]: i["status"] for i in checklists(replace(run, split=split))["lists"][0]["items"]}
+    assert without["12a"] == "met" and without["21"] == "add"

@@ -57,7 +57,7 @@ def test_calibration_before_and_after_and_the_thresholds_stand_together(
     inner = {"folds": 3, "without": {"fold1": "too few patients."}}
     edit(folder / "metrics.json", lambda metrics: metrics.update(operating_points=points, inner=inner))
     said = _section(folder, "thresholds")
-    assert all(text in said for text in ("0.310", "0.120", "nothing (1 times)", "0.25 to 0.35", "0.77"))
+    assert all(text in said for text in ("0.310", "0.120", "nothing (1 time)", "0.25 to 0.35", "0.77"))
     assert "fold1: too few patients" in said
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from coverslip.report.contents import Map, RunContents, read_contents
+from coverslip.report.contents import FoldModel, Map, RunContents, read_contents
 from coverslip.report.facts import encoder, failed, slide_results
 from coverslip.report.headline import headline, judgement, verdict
 from coverslip.report.sections import SECTIONS, Absent, all_sections
 from coverslip.report.sections.cohort import flow
 from coverslip.report.sections.heatmaps import groups
 from coverslip.report.sections.limits import limits
-from coverslip.report.sections.methods import sentences
+from coverslip.report.sections.methods import sentences, told
 from coverslip.report.sections.warnings import cautions
 
 NOTHING = RunContents("r", Path("nowhere"))
@@ -245,3 +245,93 @@ def test_slides_that_no_fold_tests_are_counted(run: RunContents) -> None:
     listed = [f"s{i}" for i in range(counts["slides"] + 3)]
     stops = flow(replace(run, cohort={"slides": listed}))
     assert ("in no test set", 3) in [cause for stop in stops for cause in stop.left]
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ({"folds": 5, "seed": 3}, "5-fold cross-validation, stratified by outcome and grouped by patient (seed 3)"),
+        (
+            {"design": "leave_site_out", "least_site": 12},
+            "Each site was tested by a model that had seen no patient of it",
+        ),
+        ({"design": "site_preserved", "folds": 4}, "sites kept whole"),
+        (
+            {"design": "temporal", "time": "biopsied"},
+            "trained on earlier patients and tested on later ones by “biopsied”",
+        ),
+        ({"file": "folds.csv"}, "made elsewhere"),
+    ],
+)
+def test_the_methods_say_how_folds_were_made(run: RunContents, split: dict[str, Any], said: str) -> None:
+    text = " ".join(sentences(replace(run, settings={**(run.settings or {}), "split": split})))
+    assert said in text
+    assert ("stratified" in text) == (split.get("design") is None and "file" not in split)
+
+
+def test_the_methods_name_training_also_where_no_rate_is_set(run: RunContents) -> None:
+    assert run.setting("fit", "lr") is None
+    found = told(run)
+    assert "standardised" in found["scaling"] and "AdamW" in found["training"] and "best epoch" in found["stopping"]
+    assert (
+        "chosen in each fold"
+        in told(
+            replace(run, settings={**(run.settings or {}), "tune": {"grid": {"fit.lr": [1e-3, 1e-4]}, "folds": 3}})
+        )["training"]
+    )
+    assert (
+        "ended after 20 epochs" in told(replace(run, models=tuple(_without_tuning(m) for m in run.models)))["stopping"]
+    )
+
+
+def _without_tuning(model: FoldModel) -> FoldModel:
+    training = {**model.facts["training"], "best_loss": None, "settings": {"epochs": 20}}
+    return replace(model, facts={**model.facts, "training": training})
+
+
+def test_an_unfinished_survival_run_names_its_event_and_its_covariates() -> None:
+    settings = {"task": {"kind": "survival", "time": "days", "event": "died"}, "cohort": {"covariates": ["age"]}}
+    run = replace(NOTHING, settings=settings)
+    assert headline(run).question.startswith("Can “died” be told")
+    found = SECTIONS.load("covariates").build(run)
+    assert isinstance(found, Absent) and "names age" in found.reason
+
+
+def test_folds_and_sites_of_times_count_events() -> None:
+    """Who is tested in no fold is said to be not known, and not counted as free of the event."""
+    frame = pd.DataFrame(
+        {"slide": list("abc"), "patient": list("abc"), "days": [1.0, 2.0, 3.0], "died": ["1", "0", "1"]}
+    )
+    frame = frame.assign(fold=0, repeat=0, set="test", risk=0.0)
+    split = {"unit": "patient", "folds": [{"fold": 0, "train": ["a", "x"], "tune": ["y"], "test": ["a", "b", "c"]}]}
+    task = {"kind": "survival", "column": "died", "columns": ["days", "died"], "classes": []}
+    figure = {"value": 0.7, "low": 0.6, "high": 0.8, "interval": "95%"}
+    sites = [
+        {
+            "site": name,
+            "patients": 9,
+            "events": {"event": 5, "censored": 4},
+            "c_index": figure,
+            "ibs": figure,
+            "reason": None,
+        }
+        for name in "uv"
+    ]
+    metrics = {"task": task, "headline": "c_index", "shown": ["c_index", "ibs"], "level": "patient"}
+    run = replace(NOTHING, predictions=frame, split=split, evaluation={"sites": sites}, metrics=metrics)
+    shown = SECTIONS.load("splits").build(run)
+    assert isinstance(shown, dict) and shown["classes"] == ["event", "censored"]
+    assert [cell["classes"] for cell in shown["rows"][0]["cells"]] == [[1, 0, "1 not known"], [], [2, 1]]
+    table = SECTIONS.load("sites").build(run)
+    assert isinstance(table, dict) and table["names"] == ["c_index", "ibs"] and table["parts"] == ["event", "censored"]
+
+
+def test_groups_of_errors_show_tiles_and_fold_away_what_is_no_finding(run: RunContents) -> None:
+    tile = next(one for one in run.maps if one.tiles).tiles[0]
+    rows = [{"slice": f"g{i}", "kind": "cluster", "units": 6, "error": 0.5, "excess": 0.1, "shrunk": 0.0, "p": 0.4,
+             "finding": False, "slides": ["only here"]} for i in range(5)]  # fmt: skip
+    section = SECTIONS.load("slices")
+    there = replace(run, audit={"slices": {"looked_at": 9, "slices": rows}}, slices={"only here": (tile, tile)})
+    shown = section.build(there)
+    assert isinstance(shown, dict) and not shown["findings"] and not shown["is_shrunk"]
+    assert [len(row["pictures"]) for row in shown["others"]] == [2, 2, 2, 0, 0]

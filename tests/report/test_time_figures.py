@@ -14,8 +14,11 @@ from coverslip.eval.kinds import KINDS
 from coverslip.eval.reduce import Units
 from coverslip.eval.survival import round_up
 from coverslip.eval.truth import Task
+from coverslip.report import time_calibration
 from coverslip.report.contents import RunContents
 from coverslip.report.figures import reliability
+from coverslip.report.sections import SECTIONS
+from coverslip.report.sections.warnings import cautions
 from coverslip.report.time_figures import time_figures
 from coverslip.report.wording import metric_label
 
@@ -106,3 +109,43 @@ def test_a_figure_of_one_class_or_cause_says_which() -> None:
     assert metric_label("auroc_time") == "Time-dependent AUROC"
     assert metric_label("auroc_time_2") == "Time-dependent AUROC, 2"
     assert metric_label("own_figure") == "own figure"
+
+
+def test_curves_have_bands_and_points_of_ranking_have_intervals() -> None:
+    run = run_of("survival")
+    found = {one["title"]: one for one in time_figures(run)}
+    assert found["Survival by risk"]["svg"].count('class="band hue') == 2
+    assert (
+        "band model" in found["AUROC by time"]["svg"] and "test patients resampled" in found["AUROC by time"]["caption"]
+    )
+    assert run.evaluation is not None
+    old = dict(run.evaluation["risk_groups"])
+    old["groups"] = [{k: v for k, v in g.items() if k not in ("low", "high")} for g in old["groups"]]
+    assert "band" not in time_figures(replace(run, evaluation={"risk_groups": old}))[0]["svg"]
+
+
+def block(*groups: tuple[float, float | None, float | None, float | None], overall: Any = None) -> dict[str, Any]:
+    made = [{"n": 50, "stated": s, "observed": o, "low": low, "high": high} for s, o, low, high in groups]
+    return {"time": 365.0, "of": "the event by 365", "interval": "Kaplan-Meier, 95%", "overall": overall, "bins": made}
+
+
+def test_calibration_that_is_off_is_said_in_a_sentence_and_a_warning() -> None:
+    off = {"n": 100, "stated": 0.003, "observed": 0.04, "low": 0.02, "high": 0.08}
+    run = RunContents(
+        "r", Path("nowhere"), evaluation={"calibration_at": [block((0.003, 0.04, 0.02, 0.08), overall=off)]}
+    )
+    (said,) = time_calibration.summary(run)
+    assert "0.003 on average, 0.040 had it (0.020 to 0.080): stated too low" in said and "1 too low" in said
+    assert [c.headline for c in cautions(run) if "come true" in c.headline]
+    page = SECTIONS.load("trust").build(run)
+    assert isinstance(page, dict) and "do not come true" in page["verdict"]
+
+
+def test_calibration_says_no_more_than_its_limits() -> None:
+    fine = RunContents(
+        "r", Path("x"), evaluation={"calibration_at": [block((0.1, 0.1, 0.05, 0.2), (0.3, 0.5, 0.2, 0.7))]}
+    )
+    assert not time_calibration.is_off(fine) and "Nothing speaks against" in time_calibration.verdict(fine)
+    silent = RunContents("r", Path("x"), evaluation={"calibration_at": [block((0.1, 0.0, None, None))]})
+    assert "cannot be judged" in time_calibration.verdict(silent)
+    assert "1 group cannot be judged" in time_calibration.summary(silent)[0]

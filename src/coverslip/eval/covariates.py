@@ -169,7 +169,7 @@ def _json(figures: Mapping[str, Interval]) -> dict[str, Any]:
 
 
 def _signed(value: float) -> str:
-    return f"{round(value, 2) + 0.0:+.2f}"  # nothing is -0.00
+    return f"{round(value, 3) + 0.0:+.3f}"  # nothing is -0.000
 
 
 def _minus(value: float | None) -> float | None:

@@ -26,6 +26,7 @@ CLUSTERS = (4, 8)
 _DIMENSIONS = 32
 _EXAMPLES = 6
 _SHOWN = 12
+_LOOKED_AT = 3
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,12 @@ def error_slices(
             }
         )
     return {"units": int(known.sum()), "looked_at": len(kept), "slices": shown, "reason": None}
+
+
+def worth_a_look(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The groups of `error_slices` whose slides are worth opening: the findings; where there is none, the first few."""
+    rows = [row for row in found.get("slices") or [] if isinstance(row, dict)]
+    return [row for row in rows if row.get("finding")] or rows[:_LOOKED_AT]
 
 
 def _worst_by_chance(

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,8 +29,10 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from coverslip.eval.censoring import Curve, drawn_survival, kaplan_meier, still_followed
+from coverslip.eval.interval import percentiles
 from coverslip.eval.kind import Kind, nothing
 from coverslip.eval.logrank import logrank
+from coverslip.eval.metrics import plain
 from coverslip.eval.reduce import Units
 from coverslip.eval.truth import Task
 
@@ -41,6 +44,8 @@ _CALIBRATION_TIMES = 3
 _CALIBRATION_GROUPS = 5
 # Times at which those still followed are counted.
 _AT_RISK = 6
+# Patient resamples of each point of the curve of AUROC over time.
+_RESAMPLES = 500
 
 
 class Survival(Kind):
@@ -81,6 +86,7 @@ class Survival(Kind):
             "risk_groups": risk_groups(units, units.p[:, 0]),
             "calibration_at": [calibration(units, task, time) for time in _calibration_times(task.grid)],
             "auroc_at": auroc_at_times(units, 1 - units.p[:, 1:], np.array(task.grid)),
+            "ibs_by_chance": brier_by_chance(units, np.array(task.grid)),
         }
 
     def doubts(self, units: Units, task: Task, level: str) -> list[str]:
@@ -138,14 +144,33 @@ def auroc_over_time(
 
 
 def auroc_at_times(units: Units, incidence: Float[ndarray, "n g"], grid: Float[ndarray, g]) -> list[dict[str, Any]]:
-    """The cumulative/dynamic AUROC at each time of the grid, with the events until then."""
-    ones = np.ones((1, len(units)))
+    """The cumulative/dynamic AUROC at each time of the grid, with the events until then, and the pointwise percentile
+    interval of resampled patients: of these fitted models; low and high are None with a reason where there is none."""
     found = []
     for k, time in enumerate(grid if len(units) else []):
-        value = float(_auroc_at(units, incidence[:, k], time, ones)[0])
-        events = int(((units.y[:, 0] <= time) & (units.y[:, 1] > 0)).sum())
-        found.append({"time": float(time), "auroc": None if np.isnan(value) else value, "events": events})
+        figure = partial(_auroc_at, units, incidence[:, k], time)
+        event = ((units.y[:, 0] <= time) & (units.y[:, 1] > 0)).astype(np.int64)
+        told = percentiles(figure, f"the AUROC by {time:g}", units.patient, event, _RESAMPLES).to_json()
+        found.append({"time": float(time), "auroc": told.pop("value"), **told, "events": int(event.sum())})
     return found
+
+
+def brier_by_chance(units: Units, grid: Float[ndarray, g]) -> dict[str, Any]:
+    """The integrated Brier score of a model that knows nobody: the Kaplan-Meier curve of each fold's training units is
+    stated of all its tested units; the mean over folds. None with the reason where training units are not known."""
+    known = [(k, at) for k, at in units.strata() if k in units.training]
+    if not known or len(known) < len(units.strata()):
+        return {"value": None, "reason": "the training patients of these predictions are not known"}
+    scores = []
+    for stratum, places in known:
+        time, event = units.training[stratum].T
+        stated = np.zeros((len(units), len(grid)))
+        stated[:] = 1 - kaplan_meier(time, event > 0).at(grid)
+        here = np.zeros((1, len(units)))
+        here[0, places] = 1.0
+        scores.append(float(integrated_brier(units, stated, grid, here, cause=1)[0]))
+    of = "Kaplan-Meier curve of the training patients, mean of folds" if len(scores) > 1 else "Kaplan-Meier curve"
+    return {"value": float(np.mean(scores)), "of": of}
 
 
 def integrated_brier(
@@ -212,28 +237,39 @@ def round_up(value: float) -> float:
 
 
 def calibration(units: Units, task: Task, time: float) -> dict[str, Any]:
-    """Stated against observed chance of the event by a time, in groups of stated chance; observed is 1 minus the
-    Kaplan-Meier curve of the group, with its limits."""
+    """Stated against observed chance of the event by a time, of all units together (`overall`) and in groups of stated
+    chance (`bins`); observed is 1 minus the Kaplan-Meier curve of the group, with its limits. What cannot be known is
+    None, with the reason."""
     stated = 1 - units.p[:, 1 + task.grid.index(time)]
     number = min(_CALIBRATION_GROUPS, max(1, int((units.y[:, 1] > 0).sum()) // 5))
     order = np.argsort(stated, kind="stable")
-    bins = []
-    for members in np.array_split(order, number):
-        if not len(members):
-            continue
-        curve = kaplan_meier(units.y[members, 0], units.y[members, 1] > 0)
-        place = int(np.searchsorted(curve.time, time, side="right")) - 1
-        low, high = (1 - curve.high[place], 1 - curve.low[place]) if place >= 0 else (np.nan, np.nan)
-        bins.append(
-            {
-                "n": len(members),
-                "stated": float(stated[members].mean()),
-                "observed": float(1 - curve.at(np.array([time]))[0]),
-                "low": float(low),
-                "high": float(high),
-            }
-        )
-    return {"time": time, "of": f"the event by {time:g}", "interval": "Kaplan-Meier, 95%", "bins": bins}
+    groups = [members for members in np.array_split(order, number) if len(members)]
+    return {
+        "time": time,
+        "of": f"the event by {time:g}",
+        "interval": "Kaplan-Meier, 95%",
+        "overall": _came_true(units, stated, order, time) if len(order) else None,
+        "bins": [_came_true(units, stated, members, time) for members in groups],
+    }
+
+
+def _came_true(units: Units, stated: Float[ndarray, n], members: Int[ndarray, m], time: float) -> dict[str, Any]:
+    """Stated and observed chance of the event of some units. A curve is not drawn on past the last who was followed,
+    unless it has come to 0; Greenwood's limits need an event and a survivor."""
+    told: dict[str, Any] = {"n": len(members), "stated": float(stated[members].mean())}
+    curve = kaplan_meier(units.y[members, 0], units.y[members, 1] > 0)
+    last = float(units.y[members, 0].max())
+    survival = float(curve.at(np.array([time]))[0])
+    if time > last and survival > 0:
+        reason = f"nobody of these {len(members)} was followed to {time:g}; the last was to {last:g}"
+        return {**told, "observed": None, "low": None, "high": None, "reason": reason}
+    place = int(np.searchsorted(curve.time, time, side="right")) - 1
+    reason = (
+        "no event among them by then" if place < 0 else "all who were followed had the event" if survival == 0 else ""
+    )
+    low, high = (None, None) if reason else (float(1 - curve.high[place]), float(1 - curve.low[place]))
+    said = {"reason": f"{reason}: the curve has no limits there"} if reason else {}
+    return {**told, "observed": 1 - survival, "low": low, "high": high, **said}
 
 
 def _ranked(
@@ -293,8 +329,13 @@ def _calibration_times(grid: Sequence[float]) -> list[float]:
 
 
 def _drawn(curve: Curve, time: Float[ndarray, n]) -> dict[str, Any]:
-    """The steps of a curve from time 0 to the longest time, as lists."""
+    """The steps of a curve from time 0 to the longest time, as lists; `low` and `high` are its pointwise 95 % limits,
+    None before the first event and where the curve has none."""
     last = float(time.max()) if len(time) else 0.0
     steps = np.append(np.insert(curve.time, 0, 0.0), last)
-    value = np.append(np.insert(curve.value, 0, curve.start), curve.value[-1] if len(curve.value) else curve.start)
-    return {"time": steps.tolist(), "value": value.tolist()}
+    value, low, high = (
+        np.append(np.insert(of, 0, start), of[-1] if len(of) else start)
+        for of, start in ((curve.value, curve.start), (curve.low, np.nan), (curve.high, np.nan))
+    )
+    limits = {name: [plain(float(x)) for x in of] for name, of in (("low", low), ("high", high))}
+    return {"time": steps.tolist(), "value": value.tolist(), **limits}

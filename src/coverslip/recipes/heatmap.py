@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
+from numpy import ndarray
 from PIL import Image
 
 from coverslip.base.errors import CoverslipError, FeatureError, SettingsError, SlideError
@@ -20,6 +22,7 @@ from coverslip.base.study import Study
 from coverslip.cohort import Split, load_cohort
 from coverslip.eval.localisation import MappedSlide, localisation
 from coverslip.eval.ordinal import median_level
+from coverslip.eval.slices import worth_a_look
 from coverslip.eval.truth import Task
 from coverslip.explainers import TileScores
 from coverslip.explainers import explain as explain_bag
@@ -36,6 +39,8 @@ _FEW = 20
 _ALL = 50
 _ANNOTATION_MPP = 8.0
 _MAP_PX = 1000
+# Tiles of a slide that stands for others.
+_EXAMPLES = 3
 
 
 @dataclass
@@ -128,6 +133,24 @@ def draw_heatmaps(job: Job, metrics: dict[str, Any]) -> dict[str, Any]:
     return metrics
 
 
+def cut_slices(job: Job) -> None:
+    """Cuts example tiles, those that count most, of the slides in groups where errors gather; those with a map have
+    theirs. None where the study asks for no tiles or no audits."""
+    number = min(_EXAMPLES, job.study.heatmaps.tiles)
+    if not number or not job.run.audit.is_file():
+        return
+    run = Run.open(job.run.folder)
+    found = worth_a_look(read_json(job.run.audit).get("slices") or {})
+    named = sorted({str(slide) for row in found for slide in row.get("slides") or []})
+    todo = [slide for slide in named if not (job.run.heatmaps / "tiles" / f"{slide}.json").is_file()]
+
+    def cut(slide: Slide, features: Features, scores: TileScores) -> Path:
+        _write_tiles(slide, features, scores, {"top": scores.top(number)}, job.run.slices)
+        return job.run.slices / f"{slide.id}.json"
+
+    _explained(job, run.split, todo, cut, method=job.study.heatmaps.method, what="example tiles")
+
+
 def choose_slides(wanted: str | int, predictions: pd.DataFrame, task: Mapping[str, Any]) -> list[str]:
     """The slides to draw: all, none, a number, or auto (all up to 50, else 20), dealt over classes, right and wrong.
 
@@ -160,6 +183,23 @@ def choose_slides(wanted: str | int, predictions: pd.DataFrame, task: Mapping[st
 def _draw(
     job: Job, split: Split, slides: list[str], *, method: str, folder: Path, target: str | None = None
 ) -> tuple[Maps, dict[str, TileScores]]:
+    def write(slide: Slide, features: Features, scores: TileScores) -> Path:
+        return _write(slide, features, scores, job.study, folder)
+
+    return _explained(job, split, slides, write, method=method, target=target, what="map")
+
+
+def _explained(
+    job: Job,
+    split: Split,
+    slides: list[str],
+    write: Callable[[Slide, Features, TileScores], Path],
+    *,
+    method: str,
+    what: str,
+    target: str | None = None,
+) -> tuple[Maps, dict[str, TileScores]]:
+    """Each slide explained by the models that did not train on it, opened, and written."""
     rows = {row["slide"]: row for row in job.rows}
     maps, drawn = Maps(), {}
     models: dict[str, SlideModel] = {}
@@ -172,12 +212,12 @@ def _draw(
                 features = job.store.read(slide)
                 scores = explain_bag([models[name] for name in names], features, method=method, target=target)
                 with opened(rows[slide], job.study) as opened_slide:
-                    maps.pictures.append(_write(opened_slide, features, scores, job.study, folder))
+                    maps.pictures.append(write(opened_slide, features, scores))
                 drawn[slide] = scores
             except (SlideError, FeatureError) as error:
                 maps.failed[slide] = str(error).removeprefix(f"{slide}: ")
                 job.outcomes.record(slide, "heatmap", "failed", maps.failed[slide])
-                LOG.warning("%s: no map: %s", slide, maps.failed[slide])
+                LOG.warning("%s: no %s: %s", slide, what, maps.failed[slide])
             step.advance(note=slide)
     return maps, drawn
 
@@ -189,7 +229,10 @@ def _write(slide: Slide, features: Features, scores: TileScores, study: Study, f
         scores.image(slide, mpp=study.heatmaps.mpp or _fitting_mpp(slide)).save(temporary, format="PNG")
     write_json(folder / f"{slide.id}.geojson", scores.geojson())
     scores.parquet(folder / f"{slide.id}.parquet")
-    _write_tiles(slide, features, scores, study.heatmaps.tiles, folder / "tiles")
+    number = study.heatmaps.tiles
+    _write_tiles(
+        slide, features, scores, {"top": scores.top(number), "bottom": scores.bottom(number)}, folder / "tiles"
+    )
     return picture
 
 
@@ -198,15 +241,23 @@ def _fitting_mpp(slide: Slide) -> float:
     return slide.require_mpp() * max(1.0, max(slide.size) / _MAP_PX)
 
 
-def _write_tiles(slide: Slide, features: Features, scores: TileScores, number: int, folder: Path) -> None:
-    """Pictures of the tiles with the highest and the lowest scores, and a list of them."""
+def _write_tiles(
+    slide: Slide, features: Features, scores: TileScores, ranks: Mapping[str, Int[ndarray, k]], folder: Path
+) -> None:
+    """Pictures of the tiles of each rank, by their numbers, and a list of them."""
     identity = features.identity
-    if number == 0 or identity is None or features.coords is None or features.mpp is None or features.span is None:
+    if (
+        not any(len(numbers) for numbers in ranks.values())
+        or identity is None
+        or features.coords is None
+        or features.mpp is None
+        or features.span is None
+    ):
         return  # another tool's file does not say how its tiles were cut
     tissue = np.ones(len(features), np.float32)
     tiles = Tiles(slide.id, identity.spec, features.mpp, features.span, features.coords, tissue)
     entries = []
-    for rank, numbers in (("top", scores.top(number)), ("bottom", scores.bottom(number))):
+    for rank, numbers in ranks.items():
         for place, (i, image) in enumerate(zip(numbers, tile_images(slide, tiles, list(numbers)))):
             name = f"{slide.id}_{rank}_{place}.jpg"
             with atomic(folder / name) as temporary:

@@ -150,7 +150,12 @@ def _points(
 ) -> dict[str, Any]:
     if not nested.learnt:
         states = states_probabilities(nested.task)
-        return {"points": [], "reason": "no inner folds" if states else "the task states no probabilities"}
+        return {
+            "points": [],
+            "reason": "no inner folds"
+            if states
+            else "only probabilities of classes, levels and labels are corrected and get thresholds",
+        }
     results = fold_results(
         read_rows(predictions, nested.task, where="Predictions")[0],
         {(size.repeat, size.fold): size for size in sizes},

@@ -12,7 +12,7 @@ from coverslip.mil.build import build_augment, check_options
 from coverslip.recipes.check import check_study
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.engine import LOCAL, Engine, open_engine
-from coverslip.recipes.heatmap import draw_heatmaps
+from coverslip.recipes.heatmap import cut_slices, draw_heatmaps
 from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.train import train_job
 from coverslip.report import write_report
@@ -49,6 +49,7 @@ def run(
             raise
         if job.has_slides:
             tally.metrics = draw_heatmaps(job, tally.metrics)
+            cut_slices(job)
         job.outcomes.close()
         tally.report = write_report([job.run.folder], title=study.report.title, pseudonymise=study.report.pseudonymise)
         return tally

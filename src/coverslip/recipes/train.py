@@ -85,7 +85,8 @@ def forget_results(run: RunFolder, split: Split) -> None:
         path.unlink(missing_ok=True)
     for path in (run.control, run.checklists, run.report):
         path.unlink(missing_ok=True)
-    shutil.rmtree(run.heatmaps, ignore_errors=True)
+    for folder in (run.heatmaps, run.slices):
+        shutil.rmtree(folder, ignore_errors=True)
     current = {fold.name for fold in split.folds}
     for folder in run.models.glob("*"):
         if folder.name not in current:

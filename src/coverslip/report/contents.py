@@ -72,6 +72,7 @@ class RunContents:
     models: tuple[FoldModel, ...] = ()
     tissue: Mapping[str, Path] = field(default_factory=dict)
     maps: tuple[Map, ...] = ()
+    slices: Mapping[str, tuple[TilePicture, ...]] = field(default_factory=dict)
     pseudonymised: bool = False
 
     def setting(self, *keys: str) -> Any:
@@ -95,8 +96,10 @@ class RunContents:
 
     @property
     def column(self) -> str:
-        """The target's column."""
-        return str(self.metric("task", "column") or self.setting("task", "column") or "the target")
+        """The target's column; of times that of events, of several labels all."""
+        known = [self.metric("task", "column"), *(self.setting("task", key) for key in ("column", "event", "columns"))]
+        named = next((one for one in known if one), "the target")
+        return ", ".join(map(str, named)) if isinstance(named, list) else str(named)
 
     @property
     def classes(self) -> list[str]:
@@ -146,6 +149,7 @@ def read_contents(folder: Path) -> RunContents:
         models=_models(files.models),
         tissue={path.stem: path for path in sorted(files.tissue.glob("*.jpg"))},
         maps=_maps(files.heatmaps),
+        slices={path.stem: _map(path.stem, None, path, {}).tiles for path in sorted(files.slices.glob("*.json"))},
     )
     if contents.is_empty:
         raise StoreError(

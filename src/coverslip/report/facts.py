@@ -119,14 +119,27 @@ def kind(run: RunContents) -> str:
     return str(run.metric("task", "kind") or "classification")
 
 
+def parts(counts: Mapping[str, Any]) -> Mapping[str, int]:
+    """What an entry of metrics.json or evaluation.json counts beside its units: classes, or events and censorings."""
+    return next((counts[key] for key in ("classes", "events") if isinstance(counts.get(key), Mapping)), {})
+
+
 def class_of_patient(run: RunContents) -> dict[str, str]:
-    """The class of each tested patient; patients with slides of several classes are "mixed"."""
-    frame = run.predictions
-    if frame is None or run.column not in frame.columns:
+    """The class of each tested patient, of times what ended theirs: event, censored, or the cause; patients with slides
+    of several classes are "mixed". Empty where the task has neither."""
+    frame, column = run.predictions, run.column
+    timed = kind(run).startswith("survival") or kind(run) == "competing_risks"
+    if timed:
+        column = str((run.metric("task", "columns") or [column])[-1])
+    if frame is None or column not in frame.columns or not (timed or run.classes):
         return {}
     found: dict[str, set[str]] = {}
-    for patient, label in zip(frame["patient"], frame[run.column]):
-        found.setdefault(str(patient), set()).add(str(label).strip())
+    for patient, label in zip(frame["patient"], frame[column]):
+        name = _plain(label)
+        if timed:
+            name = {"0": "censored", "1": "event"}.get(name, name) if not run.classes else name
+            name = "censored" if name == "0" else name
+        found.setdefault(str(patient), set()).add(name)
     return {patient: labels.pop() if len(labels) == 1 else "mixed" for patient, labels in found.items()}
 
 

@@ -149,9 +149,10 @@ def reliability(bins: Sequence[Mapping[str, Any]], label: str) -> Markup:
     middles = [
         (b["from"] + b["to"]) / 2 if is_number(b.get("from")) and is_number(b.get("to")) else b["stated"] for b in bins
     ]
-    for b, x in zip(bins, _apart([square.at(middle, 1)[0] for middle in middles])):
+    wide = max((len(count(b["n"])) for b in bins), default=1)
+    for b, x in zip(bins, _apart([square.at(middle, 1)[0] for middle in middles], max(17.0, 6.5 * wide + 4.0))):
         canvas.text((x, square.top - 7), count(b["n"]), "tick", "middle")
-    canvas.text((square.left - 7, square.top - 7), "n", "tick", "end")
+    canvas.text((square.left - 22, square.top - 7), "n", "tick", "end")
     return canvas.svg()
 
 
@@ -359,7 +360,12 @@ def _ends(group: Sequence[float], gap: float) -> tuple[float, float]:
 def _tick(share: float, ends: tuple[float, float]) -> str:
     """What a share of the way between two ends is."""
     low, high = ends
-    return f"{share:.1f}" if ends == (0.0, 1.0) else f"{low + share * (high - low):.4g}"
+    return f"{share:.1f}" if ends == (0.0, 1.0) else _plain(low + share * (high - low))
+
+
+def _plain(value: float) -> str:
+    """At most four digits that say something, never as a power of ten."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _short(value: Any) -> str:

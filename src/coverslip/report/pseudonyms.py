@@ -324,6 +324,7 @@ def _replaced(run: RunContents, names: Pseudonyms) -> RunContents:
         models=tuple(FoldModel(m.fold, names.value(m.facts)) for m in run.models),
         tissue={names.slide(slide): path for slide, path in run.tissue.items()},
         maps=tuple(_map(one, names) for one in run.maps),
+        slices={names.slide(slide): tiles for slide, tiles in run.slices.items()},
         pseudonymised=True,
     )
 

@@ -138,6 +138,11 @@ class RunFolder:
         return self.folder / "heatmaps"
 
     @property
+    def slices(self) -> Path:
+        """Tiles of slides in groups where errors gather."""
+        return self.folder / "slices"
+
+    @property
     def tissue(self) -> Path:
         return self.folder / "tissue"
 

@@ -1,4 +1,4 @@
-"""TRIPOD+AI and CLAIM: what this run answers, where, and what the authors must add."""
+"""TRIPOD+AI and CLAIM of 2020: what this run answers, where, and what the authors must add."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coverslip.report.contents import RunContents, dig
-from coverslip.report.facts import checked_slides, excluded, failed, reasons
+from coverslip.report.facts import checked_slides, excluded, failed, parts, reasons
 from coverslip.report.sections import Absent, Section
 from coverslip.report.wording import code_label, plural
 
@@ -65,9 +65,9 @@ def _tally(causes: Iterable[str]) -> tuple[tuple[str, int], ...]:
 
 
 def _sites(run: RunContents) -> list[dict[str, Any]]:
-    """Patients (or slides) of each class at each site."""
+    """Patients (or slides) of each class at each site, or with each event."""
     table = [
-        {"site": entry.get("site"), "total": entry.get(f"{run.level}s"), "classes": entry.get("classes") or {}}
+        {"site": entry.get("site"), "total": entry.get(f"{run.level}s"), "classes": parts(entry)}
         for entry in dig(run.evaluation, "sites") or []
         if isinstance(entry, dict)
     ]
@@ -80,7 +80,7 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
     if not counts and not stops:
         return Absent("This run holds neither a cohort nor metrics, so nothing is known of its patients.")
     counts = counts or {}
-    classes = counts.get("classes") or {}
+    classes = parts(counts)
     return {
         "stops": stops,
         "counts": counts,

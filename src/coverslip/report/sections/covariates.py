@@ -16,6 +16,11 @@ ENTRIES = {"covariates": {"build": "SECTION", "summary": "Covariates alone, and 
 def _build(run: RunContents) -> dict[str, Any] | Absent:
     found = run.metric("covariates")
     if not isinstance(found, Mapping) or not isinstance(found.get("covariates"), Mapping):
+        if named := run.setting("cohort", "covariates"):
+            return Absent(
+                f"The study names {listing([str(name) for name in named])}, but the run has no figures of them: it "
+                "stopped before its evaluation, or was evaluated by an earlier version."
+            )
         return Absent(
             "The study names no covariates. Name clinical columns in cohort.covariates to see what tissue adds to them."
         )

@@ -169,6 +169,17 @@ def _confusion(run: RunContents) -> list[dict[str, Any]]:
     ]
 
 
+def _references(run: RunContents) -> dict[str, str]:
+    """What a figure is to be read against, where that is not one number for all cohorts."""
+    known = dig(run.evaluation, "ibs_by_chance")
+    if not isinstance(known, Mapping):
+        return {}
+    if not is_number(known.get("value")):
+        return {"ibs": f"of a model that knows nobody: not known, {known.get('reason')}"}
+    ours = number(run.metric("primary", "ibs", "value"), 3)
+    return {"ibs": f"here {ours}; of a model that knows nobody {number(known['value'], 3)} ({known.get('of')})"}
+
+
 def _build(run: RunContents) -> dict[str, Any] | Absent:
     names = _names(run)
     if not names:
@@ -178,6 +189,7 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
         "leaking": bool(leaks(run)),
         "names": names,
         "labels": METRICS,
+        "references": _references(run),
         "primary": run.metric("primary") or {},
         "baseline": run.metric("baseline") or {},
         "difference": difference,

@@ -8,10 +8,14 @@ from typing import Any
 
 from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
+from coverslip.report.facts import parts
 from coverslip.report.figures import Row
 from coverslip.report.headline import chance, headline_metric
 from coverslip.report.sections import Absent, Section
 from coverslip.report.wording import metric_label, number, span
+
+# What files without "shown" have of each site.
+_BEFORE = ("auroc", "balanced_accuracy")
 
 ENTRIES = {"sites": {"build": "SECTION", "summary": "Figures of each site"}}
 
@@ -45,8 +49,14 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
     text = f"{label} of each site, {run.level} level: " + "; ".join(
         f"{row.label} {number(dig(row.figure, 'value'))} ({span(row.figure)})" for row in rows
     )
+    shown = [str(name) for name in run.metric("shown") or _BEFORE]
+    names = list(dict.fromkeys([metric, *(name for name in shown if any(name in entry for entry in sites))]))
     return {
-        "sites": sites,
+        "sites": [{**entry, "parts": parts(entry)} for entry in sites],
+        "parts": list(dict.fromkeys(name for entry in sites for name in parts(entry))),
+        "names": names,
+        "label": label,
+        "accuracy": any("accuracy" in entry for entry in sites) and "accuracy" not in names,
         "svg": figures.forest(
             rows,
             text,

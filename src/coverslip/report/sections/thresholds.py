@@ -9,7 +9,7 @@ from typing import Any
 
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.sections import Absent, Section
-from coverslip.report.wording import is_number, listing, number
+from coverslip.report.wording import is_number, listing, number, plural
 
 ENTRIES = {"thresholds": {"build": "SECTION", "summary": "Recalibration and operating points"}}
 
@@ -17,11 +17,14 @@ _RULES = {"youden": "most sensitivity + specificity (Youden)"}
 _RATES = (("sensitivity", "Sensitivity"), ("specificity", "Specificity"), ("ppv", "PPV"), ("npv", "NPV"))
 
 
-def _methods(block: Mapping[str, Any]) -> str:
-    """How many folds learnt what: "Platt's two numbers in 4 folds, nothing in 1 fold"."""
+def corrections(run: RunContents) -> str:
+    """How often folds learnt what: "Platt's two numbers (4 times) and nothing (1 time)"; empty where none could."""
+    block = dig(run.evaluation, "recalibration")
+    if not isinstance(block, Mapping):
+        return ""
     told = {"none": "nothing", "temperature": "a temperature", "platt": "Platt's two numbers"}
     found = Counter(one["method"] for fold in block.get("folds") or [] for one in fold["of"].values())
-    return listing([f"{told.get(name, name)} ({n} times)" for name, n in found.most_common()])
+    return listing([f"{told.get(name, name)} ({plural(n, 'time')})" for name, n in found.most_common()])
 
 
 def _rows(block: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -53,7 +56,7 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
         )
     reasons = dig(run.metrics, "inner", "without") or {}
     return {
-        "methods": _methods(block) if isinstance(block, Mapping) else None,
+        "methods": corrections(run),
         "rows": _rows(block) if isinstance(block, Mapping) else [],
         "points": [_point(point) for point in dig(points, "points") or []],
         "rates": _RATES,

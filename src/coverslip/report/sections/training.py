@@ -72,11 +72,16 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
     fit = run.setting("fit")
     if not run.models and not fit:
         return Absent("This run holds no models and no settings of a fit: nothing was trained in it.")
+    resolved = next((s for m in run.models if isinstance(s := dig(m.facts, "training", "settings"), Mapping)), {})
+    # What the settings leave open is decided by the number of bags; the first model says how.
+    left_open = {key: resolved[key] for key in ("lr", "batch") if (fit or {}).get(key) is None and key in resolved}
     told = [(model.fold, _training(model)) for model in run.models]
     seen = {key for _, facts in told for key in facts}
     columns = ([key for key in _COLUMNS if key in seen] + sorted(seen - set(_COLUMNS)))[:_MOST_COLUMNS]
     return {
-        "fit": {_SETTINGS.get(key, key.replace("_", " ")): value for key, value in (fit or {}).items()},
+        "fit": {
+            _SETTINGS.get(key, key.replace("_", " ")): value for key, value in ({**(fit or {}), **left_open}).items()
+        },
         "aggregator": run.setting("aggregator", "name"),
         "options": run.setting("aggregator", "options") or {},
         "columns": [_COLUMNS.get(key, key.replace("_", " ")) for key in columns],

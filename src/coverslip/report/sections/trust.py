@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from coverslip.report import figures, trust_figures
+from coverslip.report import figures, time_calibration, trust_figures
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.sections import Absent, Section
 from coverslip.report.wording import is_number, number, percent, span
@@ -108,13 +108,16 @@ def _sets(block: Mapping[str, Any], classes: list[str], level: str) -> dict[str,
 
 def _build(run: RunContents) -> dict[str, Any] | Absent:
     block = dig(run.evaluation, "trust")
+    if times := time_calibration.rows(run):
+        return {"times": times, "summary": time_calibration.summary(run), "verdict": time_calibration.verdict(run)}
     if not isinstance(block, Mapping) or not block.get("calibration"):
         return Absent(
-            "The run's evaluation says nothing of calibration: it predicts no classes, or was evaluated by an earlier "
-            "version. Whether its probabilities come true is not known."
+            "The run's evaluation says nothing of calibration: its task states no chance of anything, or it was "
+            "evaluated by an earlier version. Whether its probabilities come true is not known."
         )
     level = run.level
     return {
+        "times": [],
         "estimates": block.get("estimates"),
         "entries": block["calibration"],
         "plots": [*_calibration(block, level), *_decisions(block, level), *_abstention(block, level)],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from coverslip.base.errors import FAILING_CODES
+from coverslip.report import time_calibration
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.facts import damaged_tiles, encoder, excluded, failed, findings, leaks
 from coverslip.report.sections import Absent, Section
@@ -43,6 +44,7 @@ def cautions(run: RunContents) -> list[Caution]:
         *_told(run),
         *_audited(run),
         *_controlled(run),
+        *_off(run),
         *_left_out(run),
         *_damaged_tiles(run),
         *_licence(run),
@@ -140,6 +142,13 @@ def _controlled(run: RunContents) -> list[Caution]:
             fix="Look for patients on both sides of a fold, and for features that were made with the outcomes.",
         )
     ]
+
+
+def _off(run: RunContents) -> list[Caution]:
+    if not time_calibration.is_off(run):
+        return []
+    text = " ".join(time_calibration.summary(run))
+    return [Caution("warn", time_calibration.verdict(run).rstrip("."), text)]
 
 
 def _left_out(run: RunContents) -> list[Caution]:
