@@ -199,8 +199,8 @@ def test_the_brier_score_by_chance_is_that_of_the_training_curve() -> None:
     # The oracle refuses times over those of training; over the end of the grid a time is as good as any other.
     for fold, places in u.strata():
         curve = kaplan_meier(u.training[fold][:, 0], u.training[fold][:, 1] > 0).at(np.array(GRID))
-        _, score = zip(*[oracle.brier_score(surv(u.training[fold]), surv(np.minimum(u.y[places], [9.0, 1.0])), np.tile(c, (len(places), 1)), t)
-                         for c, t in zip(curve, GRID)])  # fmt: skip
+        train, tested = surv(u.training[fold]), surv(np.minimum(u.y[places], [9.0, 1.0]))
+        score = [oracle.brier_score(train, tested, np.full(len(places), c), t)[1] for c, t in zip(curve, GRID)]
         by_hand.append(np.trapezoid(np.ravel(score), GRID) / (GRID[-1] - GRID[0]))
     assert brier_by_chance(u, np.array(GRID))["value"] == pytest.approx(np.mean(by_hand), abs=1e-9)
     unknown = brier_by_chance(Units(u.ids, u.patient, u.y, u.p, u.stratum), np.array(GRID))
