@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,13 @@ import pandas as pd
 from PIL import Image
 
 import coverslip as cs
-from coverslip.recipes.heatmap import choose_slides
+from coverslip.base.progress import SILENT
+from coverslip.cohort import load_cohort
+from coverslip.recipes.embed import feature_store
+from coverslip.recipes.heatmap import choose_slides, cut_slices
+from coverslip.recipes.job import Job
+from coverslip.report.contents import read_contents
+from coverslip.store import OutcomeLog, RunFolder
 
 TASK = {"kind": "classification", "column": "y", "classes": ["0", "1"]}
 PREDICTIONS = pd.DataFrame(
@@ -70,6 +77,21 @@ def test_a_map_in_python_lies_over_its_slide(finished: Path) -> None:
     picture = found.image(mpp=1.0)
     assert picture.size[0] >= 256
     assert len(found.scores.score) == len(found.scores.xy)
+
+
+def test_slides_of_groups_with_errors_get_example_tiles_where_they_have_no_map(finished: Path, tmp_path: Path) -> None:
+    run = RunFolder(shutil.copytree(finished / "run", tmp_path / "run"))
+    for folder in (run.heatmaps, run.slices):
+        shutil.rmtree(folder, ignore_errors=True)
+    row = {"slice": "g", "finding": True, "slides": ["case-01", "case-02"]}
+    other = {"slice": "h", "finding": False, "slides": ["case-03"]}
+    run.audit.write_text(json.dumps({"slices": {"slices": [row, other]}}))
+    study = cs.Run(run.folder).settings
+    cohort = load_cohort(study.cohort, need_paths=True)
+    cut_slices(Job(study, cohort, run, feature_store(study), OutcomeLog(run.outcomes), SILENT))
+    assert sorted(path.stem for path in run.slices.glob("*.json")) == ["case-01", "case-02"]
+    tiles = read_contents(run.folder).slices["case-01"]
+    assert 0 < len(tiles) <= 3 and all(tile.rank == "top" and tile.image.is_file() for tile in tiles)
 
 
 def test_few_maps_show_each_class_right_and_wrong() -> None:
