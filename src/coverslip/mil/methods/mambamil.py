@@ -18,7 +18,8 @@ from torch.nn import functional
 from coverslip.mil.bags import BagOutput, Bags, StagedAggregator
 from coverslip.mil.target import Target
 from coverslip.nn.layers import AttentionScores, default_hidden
-from coverslip.nn.segments import Segments, full, position, softmax, weighted_sum
+from coverslip.nn.pooling import AttentionPool, Weights
+from coverslip.nn.segments import Segments, full, position
 from coverslip.nn.selective_scan import causal_conv, selective_scan
 
 ENTRIES = {
@@ -70,6 +71,9 @@ class MambaMil(StagedAggregator):
       .001 and .1.
     - `mask_padding` (fixed): the released code fills the reordered bag with zeros to a multiple of R. These come
       between real rows and step the state. Here there are no such rows at all.
+
+    `weights` and `pooling` are optional parts, see `coverslip.nn.pooling.AttentionPool`; "ggem" is none of them, since
+    rows after a layer norm have negative values.
     """
 
     order_matters = True
@@ -91,6 +95,9 @@ class MambaMil(StagedAggregator):
         preset: Literal["fixed", "official"] = "fixed",
         wipe_dt_bias: bool | None = None,
         mask_padding: bool | None = None,
+        weights: Weights = "softmax",
+        pooling: Literal["sum", "low_rank"] = "sum",
+        rank: int = 64,
     ) -> None:
         super().__init__()
         official = preset == "official"
@@ -109,7 +116,8 @@ class MambaMil(StagedAggregator):
         )
         self.norm = nn.LayerNorm(hidden)
         self.scores = AttentionScores(hidden, attention, gated=gated)
-        self.classifier = nn.Linear(hidden, num_outputs)
+        self.pool = AttentionPool(hidden, weights=weights, pooling=pooling, rank=rank)
+        self.classifier = nn.Linear(self.pool.width, num_outputs)
         self._initialise(wipe_dt_bias=wipe_dt_bias)
 
     def _initialise(self, *, wipe_dt_bias: bool) -> None:
@@ -131,11 +139,12 @@ class MambaMil(StagedAggregator):
         for mixer in self.mixers:
             h = h + mixer(h, bags.segments)
         h = full(self.norm(h))
-        a = softmax(full(self.scores(h)), bags.segments)  # (m, 1)
-        z = weighted_sum(a, h, bags.segments).flatten(1)  # (b, hidden)
+        scores = self.scores(h)
         with torch.autocast(h.device.type, enabled=False):
-            evidence = a * functional.linear(h, self.classifier.weight)  # (m, outputs)
-        return BagOutput(self.classify(z), z, attention=a, evidence=evidence)
+            pooled = self.pool(scores, h, bags.segments)
+            z = pooled.z.flatten(1)  # (b, hidden)
+            evidence = self.pool.row_terms(pooled, h, self.classifier.weight.unsqueeze(1))  # (m, outputs)
+        return BagOutput(self.classify(z), z, attention=pooled.attention, evidence=evidence)
 
     def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
         # After that many roundings to half precision, the last and smallest product is not to add another.

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from coverslip.mil.bags import BagOutput, Bags, StagedAggregator
 from coverslip.mil.target import Target
 from coverslip.nn.layers import AttentionScores, Projection, default_hidden
+from coverslip.nn.pooling import AttentionPool, Weights
 from coverslip.nn.regions import CrossRegionAttention, GroupAttention, PackedRegions, Regions
-from coverslip.nn.segments import full, softmax, total
 
 ENTRIES = {
     "rrt": {
@@ -60,6 +60,9 @@ class Rrt(StagedAggregator):
       over one row are one; over 10,000 rows time grows with the square of their number. Fixed: as above;
     - pooling as released.
 
+    `weights` and `pooling` are optional parts, see `coverslip.nn.pooling.AttentionPool`; "ggem" is none of them, since
+    rows after a layer norm have negative values.
+
     Each bag has a square of its own; regions of short bags attend side by side.
     """
 
@@ -82,6 +85,9 @@ class Rrt(StagedAggregator):
         attention: int = 128,
         dropout: float = 0.25,
         attention_dropout: float = 0.1,
+        weights: Weights = "softmax",
+        pooling: Literal["sum", "low_rank"] = "sum",
+        rank: int = 64,
     ) -> None:
         super().__init__()
         if not (regions >= 1 and 1 <= least_rows <= most_rows):
@@ -105,7 +111,8 @@ class Rrt(StagedAggregator):
             self.scores = nn.Sequential(first, nn.ReLU(), second)
         else:
             self.scores = AttentionScores(hidden, attention)
-        self.classifier = nn.Linear(hidden, num_outputs)
+        self.pool = AttentionPool(hidden, weights=weights, pooling=pooling, rank=rank)
+        self.classifier = nn.Linear(self.pool.width, num_outputs)
 
     def project(self, x: Tensor) -> Tensor:
         h: Tensor = self.projection(x)
@@ -114,10 +121,10 @@ class Rrt(StagedAggregator):
     def aggregate(self, bags: Bags, target: Target | None = None) -> BagOutput:
         regions = PackedRegions.of([self._square(rows) for rows in bags.lengths.tolist()], bags.x.device)
         x = self._embedded(bags.x, regions)  # (m, hidden)
-        a = softmax(full(self.scores(x)), bags.segments)  # (m, 1)
-        z = total(a * x, bags.segments)
-        evidence = a * (x.to(a.dtype) @ self.classifier.weight.to(a.dtype).T)
-        return BagOutput(self.classifier(z), z, attention=a, evidence=evidence)
+        pooled = self.pool(self.scores(x), x, bags.segments)
+        z = pooled.z.flatten(1)  # (b, hidden)
+        evidence = self.pool.row_terms(pooled, x, self.classifier.weight.unsqueeze(1))
+        return BagOutput(self.classifier(z), z, attention=pooled.attention, evidence=evidence)
 
     def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
         logits: Tensor = self.classifier(z)
