@@ -16,12 +16,18 @@ from coverslip.mil.tasks.classification import Classification
 from coverslip.store import Features
 from coverslip.synthetic import PlantedBags, make_bags
 
-TRAIN, TEST = 80, 60
+TRAIN, TEST, FRESH = 80, 60, 200
+
+
+# What 80 bags with 8 % witnesses do not teach these in 15 epochs: slide AUROC is .49 for max, whose gradient reaches a
+# single row a class, and .90 for ins, which finds the witnesses (.996) and pools ten rows where three to six are.
+EASIER = {"max", "ins"}
 
 
 @cache
-def planted(shift: float = 4.0) -> PlantedBags:
-    return make_bags(TRAIN + TEST, rows=(20, 60), dim=16, witness_rate=0.15, shift=shift)
+def planted(*, easier: bool) -> PlantedBags:
+    rows, rate = ((20, 60), 0.15) if easier else ((40, 80), 0.08)
+    return make_bags(TRAIN + TEST, rows=rows, dim=16, witness_rate=rate, shift=4.0)
 
 
 def source_of(bags: PlantedBags, y: np.ndarray) -> BagSource:
@@ -45,7 +51,7 @@ def trained(name: str, source: BagSource, epochs: int) -> SlideModel:
 
 @pytest.mark.parametrize("name", AGGREGATORS.names())
 def test_planted_bags_are_learnt_and_their_witnesses_found(name: str) -> None:
-    bags = planted()
+    bags = planted(easier=name in EASIER)
     source = source_of(bags, bags.y)
     model = trained(name, source, epochs=15)
     test = source.take(source.names[TRAIN:])
@@ -63,11 +69,10 @@ def test_planted_bags_are_learnt_and_their_witnesses_found(name: str) -> None:
 
 @pytest.mark.parametrize("name", AGGREGATORS.names())
 def test_labels_without_meaning_are_not_learnt(name: str) -> None:
-    bags = planted(shift=0.0)
-    rng = np.random.default_rng(0)
-    y = rng.permutation(bags.y)
-    model = trained(name, source_of(bags, y), epochs=2)
-    test = source_of(bags, y)
-    p = model.predict(test.take(test.names[TRAIN:]))["p_yes"]
-    # 60 test bags: the standard error of a chance AUROC is .075.
-    assert abs(roc_auc_score(y[TRAIN:], p) - 0.5) < 0.2
+    bags = make_bags(TRAIN + FRESH, rows=(4, 12), dim=16, shift=0.0)
+    y = np.random.default_rng(0).permutation(bags.y)
+    source = source_of(bags, y)
+    model = trained(name, source, epochs=8)
+    p = model.predict(source.take(source.names[TRAIN:]))["p_yes"]
+    # 200 test bags: the standard error of a chance AUROC is .041.
+    assert abs(roc_auc_score(y[TRAIN:], p) - 0.5) < 0.1
