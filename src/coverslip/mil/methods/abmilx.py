@@ -7,6 +7,7 @@ NeurIPS 2025, https://arxiv.org/abs/2506.02408. Written from the formulas.
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from coverslip.mil.bags import BagOutput, Bags, StagedAggregator
@@ -89,6 +90,10 @@ class AbmilX(StagedAggregator):
     def project(self, x: Tensor) -> Tensor:
         h: Tensor = self.projection(x)
         return h
+
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
+        logits: Tensor = self.classifier(z)
+        return logits
 
     def aggregate(self, bags: Bags, target: Target | None = None) -> BagOutput:
         h = bags.x.unflatten(1, (self.heads, -1))  # (m, heads, e)

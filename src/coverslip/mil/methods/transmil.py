@@ -128,6 +128,10 @@ class TransMil(StagedAggregator):
         h: Tensor = self.projection(x)
         return h
 
+    def classify(self, z: Float[Tensor, "b e"]) -> Float[Tensor, "b k"]:
+        logits: Tensor = self.classifier(z)
+        return logits
+
     def aggregate(self, bags: Bags, target: Target | None = None) -> BagOutput:
         every = torch.arange(1, 1 + len(bags.x), device=bags.x.device)
         seen = [self._seen(rows) for rows in every.split(bags.lengths.tolist())]
