@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from common import machine, table
+from coverage_kinds import labels, levels, numbers, survival
 from numpy import ndarray
 from scipy.special import expit, ndtr, ndtri
 from scipy.stats import rankdata
@@ -379,6 +380,7 @@ def _true_auroc(n: int, prevalence: float, delta: ndarray, rng: np.random.Genera
 PARTS: dict[str, Callable[[int, np.random.Generator], Iterator[Row]]] = {
     part.__name__: part
     for part in (auroc_small, auroc_large, shares, decisions, delong, folds, tests, conformal, unlike)
+    + (survival, labels, levels, numbers)
 }
 
 

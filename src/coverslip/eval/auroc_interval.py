@@ -100,7 +100,7 @@ def newcombe(
     z2 = stretch * float(ndtri(0.5 + confidence / 2)) ** 2
 
     def inside(theta: float) -> bool:
-        return (auroc - theta) ** 2 <= z2 * _hanley_mcneil(theta, num_positive, num_negative)
+        return (auroc - theta) ** 2 <= z2 * hanley_mcneil(theta, num_positive, num_negative)
 
     return _edge(auroc, 0.0, inside), _edge(auroc, 1.0, inside)
 
@@ -180,7 +180,7 @@ def _stretch(found: Placements, confidence: float) -> float:
     Newcombe's V takes the classes to scatter alike. Where the rarer one scatters twice as far it is too small by up to
     a half, and the interval would cover 86 % instead of 95.
     """
-    assumed = _hanley_mcneil(found.auroc, *found.effective)
+    assumed = hanley_mcneil(found.auroc, *found.effective)
     if min(found.patients) < 2 or assumed == 0:
         return 1.0
     parts = _variance_parts(found)
@@ -189,7 +189,7 @@ def _stretch(found: Placements, confidence: float) -> float:
     return max(1.0, sum(parts) * uncertain / assumed)
 
 
-def _hanley_mcneil(theta: float, m: float, n: float) -> float:
+def hanley_mcneil(theta: float, m: float, n: float) -> float:
     shared = (m + n) / 2 - 1
     return theta * (1 - theta) / (m * n) * (1 + shared * (1 - theta) / (2 - theta) + shared * theta / (1 + theta))
 

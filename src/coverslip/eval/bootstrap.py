@@ -105,13 +105,13 @@ def _acceleration(
     size = np.empty(int(patient_of.max()) + 1)
     for members in strata:
         size[members] = len(members)
-    left_out = np.concatenate([statistic(block) for block in _without_each(patient_of)])
+    left_out = np.concatenate([statistic(block) for block in without_each(patient_of)])
     adds = np.nan_to_num((size - 1) * (value - left_out))
     spread = ((adds / size) ** 2).sum()
     return float(((adds / size) ** 3).sum() / (6 * spread**1.5)) if spread > 0 else 0.0
 
 
-def _without_each(patient_of: Int[ndarray, n]) -> Iterator[Float[ndarray, "r n"]]:
+def without_each(patient_of: Int[ndarray, n]) -> Iterator[Float[ndarray, "r n"]]:
     """Blocks of rows that leave out each patient in turn."""
     num_patients = int(patient_of.max()) + 1
     rows = max(1, _BLOCK // len(patient_of))

@@ -58,6 +58,8 @@ class Classification(Kind):
         return {"discrimination": discrimination(units, task.classes)}
 
     def fixed(self, units: Units, task: Task, resamples: int, seed: int) -> dict[str, Interval] | None:
+        if units.stratum is not None:
+            return None  # ranks are compared within a fold: resampled
         return fixed_cohort(units, task.classes, resamples=resamples, seed=seed)
 
     def trust(self, units: Units, task: Task, *, out_of_fold: bool, seed: int) -> dict[str, Any] | None:

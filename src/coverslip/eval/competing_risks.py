@@ -11,6 +11,7 @@ Only units of one fold are ranked against each other.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +19,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from coverslip.eval.censoring import cumulative_incidence
+from coverslip.eval.interval import Interval
+from coverslip.eval.jackknife import mean_of
 from coverslip.eval.kind import Kind, mean_of_known, nothing
 from coverslip.eval.reduce import Units
-from coverslip.eval.survival import concordance, integrated_brier
+from coverslip.eval.survival import brier_interval, concordance, integrated_brier, ranked_interval
 from coverslip.eval.truth import Task
 
 _OF_CAUSE = ("c_index", "ibs")
@@ -62,6 +65,18 @@ class CompetingRisks(Kind):
         """The observed cumulative incidence of each cause in the halves of higher and lower risk of it."""
         return {"incidence": [_incidence(units, c, cause) for c, cause in enumerate(task.classes)]}
 
+    def fixed(self, units: Units, task: Task, resamples: int, seed: int) -> dict[str, Interval] | None:
+        """Of each cause as for one event (`Survival.fixed`); c_index and ibs are the means of the causes' limits."""
+        found: dict[str, Interval] = {}
+        for c, cause in enumerate(task.classes):
+            mine = units.y[:, 1] == 1 + c
+            by_end = mine & (units.y[:, 0] <= task.grid[-1])
+            found[f"c_index_{cause}"] = ranked_interval(partial(_weighted, "c_index", c, units, task), units, mine)
+            found[f"ibs_{cause}"] = brier_interval(partial(_weighted, "ibs", c, units, task), units, by_end)
+        for name in _OF_CAUSE:
+            found[name] = mean_of([found[f"{name}_{cause}"] for cause in task.classes], "cause")
+        return found
+
     def doubts(self, units: Units, task: Task, level: str) -> list[str]:
         none = [name for name, n in self.counts(units, task)["events"].items() if n == 0 and name != "censored"]
         return [f"No tested {level} has the event {', '.join(none)}: its figures are null."] if none else []
@@ -75,6 +90,10 @@ def _of_cause(name: str, c: int, units: Units, weights: Float[ndarray, "r n"], t
         return concordance(units, units.p[:, c], happened, weights)
     grid, first = np.array(task.grid), len(task.classes) + c * len(task.grid)
     return integrated_brier(units, units.p[:, first : first + len(grid)], grid, weights, cause=1 + c)
+
+
+def _weighted(name: str, c: int, units: Units, task: Task, weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:
+    return _of_cause(name, c, units, weights, task)
 
 
 def _incidence(units: Units, c: int, cause: str) -> dict[str, Any]:

@@ -156,6 +156,9 @@ def _read(frame: pd.DataFrame, task: Task, *, where: str) -> tuple[Rows, Rows | 
 def _resampled(units: Units, task: Task, resamples: int, seed: int, *, models: str) -> dict[str, Interval]:
     how = f"{models}, test patients resampled, {resamples}, 95%"
     kind = KINDS[task.kind]
+    figures = kind.fixed(units, task, resamples, seed)
+    if figures is not None:
+        return {name: replace(figure, how=f"{models}, {figure.how}") for name, figure in figures.items()}
     groups = kind.groups(units, task)
     return {
         name: percentiles(partial(_figure, name, units, task), name, units.patient, groups, resamples, seed, how=how)
@@ -201,11 +204,7 @@ def _external(
 
 def _fixed(units: Units, task: Task, resamples: int, seed: int, *, models: str) -> dict[str, Interval]:
     """Figures of finished models on other patients: one prediction a unit, so closed forms hold where they exist."""
-    units = replace(units, stratum=None)
-    figures = KINDS[task.kind].fixed(units, task, resamples, seed)
-    if figures is None:
-        return _resampled(units, task, resamples, seed, models=models)
-    return {name: replace(figure, how=f"{models}, {figure.how}") for name, figure in figures.items()}
+    return _resampled(replace(units, stratum=None), task, resamples, seed, models=models)
 
 
 def _sites(

@@ -51,7 +51,7 @@ def fixed_cohort(units: Units, classes: Sequence[str], *, resamples: int = 2000,
         "f1": _mean([_f1(units, k) for k in _positives(units)]),
         "brier": _brier(units, classes),
         "ece": Interval(_value("ece", units), None, None, "none", reason=ECE_REASON),
-        "accuracy": _accuracy(units),
+        "accuracy": share(decisions(units.p) == units.y, units.patient),
     }  # fmt: skip
     return {name: _doubted(figures[name], units, classes) for name in METRICS}
 
@@ -72,10 +72,10 @@ def _mean(parts: Sequence[Interval]) -> Interval:
     )
 
 
-def _accuracy(units: Units) -> Interval:
-    exact = effective_patients(units.patient) < _EXACT_BELOW
-    right, all_of_them = decisions(units.p) == units.y, np.ones(len(units), bool)
-    return _share(right, all_of_them, units.patient, exact=exact)
+def share(hits: Bool[ndarray, n], patient: ndarray) -> Interval:
+    """The share of all units that are hits: Wilson; Clopper and Pearson under 40 patients."""
+    exact = effective_patients(patient) < _EXACT_BELOW
+    return _share(hits, np.ones(len(hits), bool), patient, exact=exact)
 
 
 def _balanced_accuracy(units: Units) -> Interval:

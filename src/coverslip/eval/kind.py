@@ -64,7 +64,8 @@ class Kind(ABC):
         return {}
 
     def fixed(self, units: Units, task: Task, resamples: int, seed: int) -> dict[str, Interval] | None:
-        """Figures of a fixed cohort with intervals that hold what they state; None where resampling has to do."""
+        """Figures of a fixed cohort with intervals that hold what they state; None where resampling has to do. Units of
+        several folds have a `stratum`: what ranks compares those of one fold."""
         return None
 
     def trust(self, units: Units, task: Task, *, out_of_fold: bool, seed: int) -> dict[str, Any] | None:

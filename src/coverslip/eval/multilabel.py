@@ -6,6 +6,7 @@ auroc, auprc, brier                           the mean over the labels for which
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from coverslip.eval.curves import precision_recall, roc
+from coverslip.eval.fixed_cohort import fixed_cohort
+from coverslip.eval.interval import Interval
+from coverslip.eval.jackknife import mean_of
 from coverslip.eval.kind import Kind, mean_of_known, nothing
 from coverslip.eval.metrics import auprc_of, auroc_within
 from coverslip.eval.reduce import Units
@@ -60,6 +64,22 @@ class Multilabel(Kind):
 
     def curves(self, units: Units, task: Task) -> dict[str, Any]:
         return {"discrimination": [_discrimination(units, t, label) for t, label in enumerate(task.classes)]}
+
+    def fixed(self, units: Units, task: Task, resamples: int, seed: int) -> dict[str, Interval] | None:
+        """Each label as two classes (`fixed_cohort`); means over labels with the mean of their limits. Out-of-fold
+        predictions, of which only those of one fold are compared, are resampled."""
+        if units.stratum is not None or not len(units):
+            return None
+        found: dict[str, Interval] = {}
+        for t, label in enumerate(task.classes):
+            known = units.only(~np.isnan(units.y[:, t]))
+            p = np.stack([1 - known.p[:, t], known.p[:, t]], axis=1)
+            two = replace(known, y=known.y[:, t].astype(np.int64), p=p)
+            for name, figure in fixed_cohort(two, (f"no {label}", label), resamples=resamples, seed=seed).items():
+                if name in _OF_LABEL:
+                    found[f"{name}_{label}"] = figure
+        return {**{name: mean_of([found[f"{name}_{label}"] for label in task.classes], "label") for name in _OF_LABEL},
+                **found}  # fmt: skip
 
     def doubts(self, units: Units, task: Task, level: str) -> list[str]:
         one = [

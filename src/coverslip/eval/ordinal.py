@@ -20,13 +20,20 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
+from coverslip.eval.auroc_interval import auroc_interval
 from coverslip.eval.curves import precision_recall, roc
+from coverslip.eval.fixed_cohort import share
+from coverslip.eval.interval import Interval
+from coverslip.eval.jackknife import FISHER, LOGIT, mean_of, on_scale, ranked, spread
 from coverslip.eval.kind import Kind, mean_of_known, nothing
-from coverslip.eval.metrics import auroc_within
+from coverslip.eval.metrics import auroc_within, plain
+from coverslip.eval.proportion import effective_patients
 from coverslip.eval.reduce import Units
 from coverslip.eval.truth import Task
 
 _OF_DECISIONS = ("quadratic_kappa", "mae", "within_one", "accuracy")
+# With fewer patients their intervals would cover less than they state.
+_LEAST = {"quadratic_kappa": 5, "brier": 30}
 
 
 class Ordinal(Kind):
@@ -82,6 +89,59 @@ class Ordinal(Kind):
                 if k > 0
             ],
         }
+
+    def fixed(self, units: Units, task: Task, resamples: int, seed: int) -> dict[str, Interval] | None:
+        """accuracy and within_one as shares; mae as the sum of the shares that are so many levels off or more, which is
+        rather too wide; auroc of each threshold as of two classes; kappa and brier by the jackknife."""
+        if not len(units):
+            return None
+        levels = range(1, len(task.classes))
+        off = np.abs(median_level(units.p) - units.y)
+        further = [share(off >= k, units.patient) for k in levels]
+        ranks = [self._auroc_interval(units, k, task, resamples, seed) for k in levels]
+        found = {
+            "quadratic_kappa": self._by_jackknife("quadratic_kappa", units, task),
+            "mae": Interval(
+                float(off.mean()),
+                sum(part.low or 0.0 for part in further),
+                sum(part.high or 0.0 for part in further),
+                f"{further[0].how}, of each distance",
+            ),
+            "within_one": share(off <= 1, units.patient),
+            "accuracy": share(off == 0, units.patient),
+            "auroc": mean_of(ranks, "threshold"),
+            "brier": self._by_jackknife("brier", units, task),
+        }
+        return {**found, **{f"auroc_from_{level}": rank for level, rank in zip(task.classes[1:], ranks)}}
+
+    def _by_jackknife(self, name: str, units: Units, task: Task) -> Interval:
+        def figure(weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:
+            return self.figure(name, units, weights, task)
+
+        value = plain(float(figure(np.ones((1, len(units))))[0]))
+        if value is None:
+            return Interval(None, None, None, "none", reason="needs two different levels")
+        number = effective_patients(units.patient)
+        if number < (least := _LEAST[name]):
+            return Interval(value, None, None, "none", reason=f"under {least} patients, too few for an interval")
+        found = spread(figure, units.patient)
+        if name == "brier":
+            return on_scale(value, found, LOGIT, "logit")
+        return on_scale(value, found, FISHER, "Fisher", least_variance=1 / (number - 3))
+
+    def _auroc_interval(self, units: Units, level: int, task: Task, resamples: int, seed: int) -> Interval:
+        positive, score = units.y >= level, at_least(units.p, level)
+        if units.stratum is None:
+            return auroc_interval(positive, score, units.patient, resamples=resamples, seed=seed)
+
+        def figure(weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:
+            return _auroc(units, level, weights)
+
+        value = plain(float(figure(np.ones((1, len(units))))[0]))
+        if value is None:
+            return Interval(None, None, None, "none", reason="AUROC needs patients below and above, in one fold")
+        sides = sorted(effective_patients(units.patient[which]) for which in (positive, ~positive))
+        return ranked(value, *sides, spread(figure, units.patient), "patients on one side")
 
     def bounds(self, name: str, task: Task) -> tuple[float, float]:
         return {"quadratic_kappa": (-1.0, 1.0), "mae": (0.0, len(task.classes) - 1.0)}.get(name, (0.0, 1.0))

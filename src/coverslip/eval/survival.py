@@ -28,11 +28,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
+from coverslip.eval.bootstrap import Statistic
 from coverslip.eval.censoring import Curve, drawn_survival, kaplan_meier, still_followed
-from coverslip.eval.interval import percentiles
+from coverslip.eval.interval import Interval, percentiles
+from coverslip.eval.jackknife import LOGIT, on_scale, ranked, spread
 from coverslip.eval.kind import Kind, nothing
 from coverslip.eval.logrank import logrank
 from coverslip.eval.metrics import plain
+from coverslip.eval.proportion import effective_patients
 from coverslip.eval.reduce import Units
 from coverslip.eval.truth import Task
 
@@ -42,6 +45,8 @@ _BLOCK = 4_000_000
 _TIE = 1e-8
 _CALIBRATION_TIMES = 3
 _CALIBRATION_GROUPS = 5
+# The score hangs on those who have the event; with fewer of them its interval would cover less than it states.
+LEAST_FOR_IBS = 10
 # Times at which those still followed are counted.
 _AT_RISK = 6
 # Patient resamples of each point of the curve of AUROC over time.
@@ -88,6 +93,24 @@ class Survival(Kind):
             "auroc_at": auroc_at_times(units, 1 - units.p[:, 1:], np.array(task.grid)),
             "ibs_by_chance": brier_by_chance(units, np.array(task.grid)),
         }
+
+    def fixed(self, units: Units, task: Task, resamples: int, seed: int) -> dict[str, Interval] | None:
+        """c_index, uno_c_index and auroc_time as AUROCs of those with the event (`ranked`); ibs by t on the logit scale,
+        from 10 events on. Pairs stay within strata; G is held fixed."""
+        event, end = units.y[:, 1] > 0, task.grid[-1]
+        until = {"c_index": math.inf, "uno_c_index": math.nextafter(end, 0), "auroc_time": end}
+        power = {"c_index": 0, "uno_c_index": 2, "auroc_time": 1}
+        found = {
+            name: ranked_interval(
+                partial(self._weighted, name, units, task), units, event & (units.y[:, 0] <= until[name]), power[name]
+            )
+            for name in until
+        }
+        score = partial(self._weighted, "ibs", units, task)
+        return {**found, "ibs": brier_interval(score, units, event & (units.y[:, 0] <= end))}
+
+    def _weighted(self, name: str, units: Units, task: Task, weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:
+        return self.figure(name, units, weights, task)
 
     def doubts(self, units: Units, task: Task, level: str) -> list[str]:
         without = [k for k, at in units.strata() if not (units.y[at, 1] > 0).any()]
@@ -191,6 +214,36 @@ def integrated_brier(
     if len(grid) == 1:
         return scores[:, 0]
     return np.trapezoid(scores, grid, axis=1) / (grid[-1] - grid[0])
+
+
+def ranked_interval(statistic: Statistic, units: Units, event: Bool[ndarray, n], power: int = 0) -> Interval:
+    """A share of pairs that begin with an event, with the interval of an AUROC of as many patients with the event as
+    its weights 1 / G^power amount to, against the others. An event is compared with other events too, of which half are
+    later on the average."""
+    value = plain(float(statistic(np.ones((1, len(units))))[0])) if len(units) else None
+    if value is None:
+        return Interval(None, None, None, "none", reason="needs an event and somebody who is followed for longer")
+    first = np.flatnonzero(event)
+    weight = np.ones(len(first))
+    for stratum, places in units.strata():
+        mine = np.isin(first, places)
+        followed = _followed(units, stratum, units.y[first[mine], 0])
+        weight[mine] = np.divide(1.0, followed**power, out=np.zeros(len(followed)), where=followed > 0)
+    num = _as_many(units.patient[first], weight)
+    others = max(1.0, effective_patients(units.patient) - num / 2)
+    return ranked(value, num, others, spread(statistic, units.patient), "patients with the event")
+
+
+def brier_interval(statistic: Statistic, units: Units, event: Bool[ndarray, n]) -> Interval:
+    """An integrated Brier score by t on the logit scale; none under 10 patients with the event."""
+    value = plain(float(statistic(np.ones((1, len(units))))[0])) if len(units) else None
+    if value is None:
+        return Interval(None, None, None, "none", reason="nobody to count")
+    num = len(set(units.patient[event]))
+    if num < LEAST_FOR_IBS:
+        reason = f"{num} with the event by the end of the grid: under {LEAST_FOR_IBS}, too few for an interval"
+        return Interval(value, None, None, "none", reason=reason)
+    return on_scale(value, spread(statistic, units.patient), LOGIT, "logit")
 
 
 def risk_groups(units: Units, risk: Float[ndarray, n]) -> dict[str, Any]:
@@ -318,6 +371,13 @@ def _followed(units: Units, stratum: int, at: Float[ndarray, g]) -> Float[ndarra
     """G(t) among the training units of the stratum; where they are not known, among the tested units themselves."""
     known = units.training.get(stratum, units.y)
     return still_followed(known[:, 0], known[:, 1] > 0, at)
+
+
+def _as_many(patient: ndarray, weight: Float[ndarray, m]) -> float:
+    """As many patients as weighted units amount to, by Kish: (sum of weights)² / sum of the patients' weights²."""
+    _, number = np.unique(patient.astype(str), return_inverse=True)
+    each = np.bincount(number, weight)
+    return float(each.sum() ** 2 / (each**2).sum())
 
 
 def _calibration_times(grid: Sequence[float]) -> list[float]:
