@@ -147,6 +147,54 @@ def test_without_events_figures_are_null_and_nothing_breaks(events: int) -> None
     assert CoxRidge.fit(u.p, y[:, 0], y[:, 1] > 0, penalty=1.0).risk(u.p).shape == (20,)
 
 
+@pytest.mark.parametrize("events", [0, 1, 3])
+def test_few_events_make_wide_or_marked_intervals_and_none_of_the_brier_score(events: int) -> None:
+    u = units(30)
+    y = u.y.copy()
+    y[:, 1] = 0
+    y[np.argsort(y[:, 0])[:events], 1] = 1
+    found = KIND.fixed(Units(u.ids, u.patient, y, u.p), TASK, 200, 0)
+    assert found is not None
+    assert found["ibs"].low is None and "under 10" in found["ibs"].reason
+    for name in ("c_index", "uno_c_index", "auroc_time"):
+        figure = found[name]
+        if not events:
+            assert figure.value is None and figure.reason
+        else:
+            assert figure.low is not None and figure.high is not None and "a hint" in figure.reason
+            assert figure.high - figure.low > 0.4
+
+
+def test_intervals_of_times_hold_the_truth_where_resampled_patients_did_not() -> None:
+    """Some 8 events of 60 patients: percentiles held the c-index in 82 and the Brier score in 67 of 100 cohorts."""
+    rng = np.random.default_rng(0)
+    task = Task("survival", "os", (), ("days", "os"), (0.2, 0.4, 0.6))
+
+    def cohort(n: int) -> Units:
+        risk = 1.5 * rng.normal(size=n)
+        dies, leaves = rng.exponential(np.exp(-risk) / 0.1), rng.uniform(0.5, 1.0, n)
+        curves = np.exp(-0.1 * np.outer(np.exp(risk), task.grid))
+        y = np.stack([np.minimum(dies, leaves), dies < leaves], axis=1).astype(float)
+        ids = np.arange(n).astype(str)
+        return Units(ids, ids, y, np.concatenate([risk[:, None], curves], axis=1))
+
+    truth = {name: np.mean([KIND.figures(cohort(1000), task)[name] for _ in range(20)]) for name in ("c_index", "ibs")}
+    held: dict[str, list[bool]] = {"c_index": [], "ibs": []}
+    for _ in range(100):
+        for name, figure in (KIND.fixed(cohort(80), task, 0, 0) or {}).items():
+            if name in held and figure.low is not None and figure.high is not None:
+                held[name].append(bool(figure.low <= truth[name] <= figure.high))
+    assert np.mean(held["c_index"]) >= 0.92 and np.mean(held["ibs"]) >= 0.88
+
+
+def test_pairs_of_a_pooled_interval_stay_within_folds() -> None:
+    u = units(60, folds=3)
+    moved = Units(u.ids, u.patient, u.y, u.p + (100 * u.stratum)[:, None] * (np.arange(5) == 0), u.stratum, u.training)
+    one, other = (KIND.fixed(each, TASK, 0, 0) for each in (u, moved))
+    assert one is not None and other is not None
+    assert [one["c_index"].low, one["c_index"].high] == pytest.approx([other["c_index"].low, other["c_index"].high])
+
+
 def test_incidence_of_a_cause_is_judged_as_a_slow_loop_does() -> None:
     u = units(50, causes=2)
     task = Task("competing_risks", "cause", ("a", "b"), ("days", "cause"), GRID)

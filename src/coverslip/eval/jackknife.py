@@ -46,7 +46,7 @@ EXPLAINED: Scale = (lambda v: float(-np.log1p(-v)), lambda s: float(-np.expm1(-s
 def spread(statistic: Statistic, groups: Sequence[str] | ndarray) -> Spread | None:
     """The jackknife over patients (Tukey 1958; Efron and Stein 1981, https://doi.org/10.1214/aos/1176345462).
 
-    `statistic` takes weights (r, n), how often each unit counts; `groups` names the patient of each unit. The degrees of
+    `statistic` takes weights (r, n), how often each unit counts; `groups` names the patient of each unit. Degrees of
     freedom are Satterthwaite's for a variance of n values of kurtosis k, 2 n / (k - 1), from 1 to n - 1. None with one
     patient, or where leaving one out leaves no figure.
     """
@@ -70,9 +70,7 @@ def spread_of(apart: Float[ndarray, g]) -> Spread:
     return Spread(total * (num - 1) / num, max(1.0, freedom), num)
 
 
-def on_scale(
-    value: float, found: Spread | None, scale: Scale, name: str, *, least_variance: float = 0.0
-) -> Interval:
+def on_scale(value: float, found: Spread | None, scale: Scale, name: str, *, least_variance: float = 0.0) -> Interval:
     """Student's t on a scale without ends; `least_variance` is on that scale, for figures whose variance is known to be
     no smaller."""
     how = f"jackknife over patients, t on the {name} scale, {CONFIDENCE:.0%}"

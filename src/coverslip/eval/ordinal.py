@@ -140,8 +140,8 @@ class Ordinal(Kind):
         value = plain(float(figure(np.ones((1, len(units))))[0]))
         if value is None:
             return Interval(None, None, None, "none", reason="AUROC needs patients below and above, in one fold")
-        sides = sorted(effective_patients(units.patient[which]) for which in (positive, ~positive))
-        return ranked(value, *sides, spread(figure, units.patient), "patients on one side")
+        fewer, more = sorted(effective_patients(units.patient[which]) for which in (positive, ~positive))
+        return ranked(value, fewer, more, spread(figure, units.patient), "patients on one side")
 
     def bounds(self, name: str, task: Task) -> tuple[float, float]:
         return {"quadratic_kappa": (-1.0, 1.0), "mae": (0.0, len(task.classes) - 1.0)}.get(name, (0.0, 1.0))

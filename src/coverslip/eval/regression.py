@@ -27,9 +27,10 @@ from coverslip.eval.truth import Task
 # Of the square of the largest value: a variance below it is of rounding alone, and there is nothing to explain.
 _NO_VARIANCE = 1e-24
 # With fewer patients intervals would cover less than they state.
-_LEAST = {"r2": 10, "mae": 20, "spearman": 5, "pearson": 5}
+_LEAST = {"r2": 20, "mae": 20, "spearman": 5, "pearson": 5}
 # Fourth moments of skewed values are not seen in few patients: by itself the jackknife covers down to 92 % there.
 _WIDENED = 1.2
+_SAYS_NOTHING = -10.0
 _NO_RMSE = "hangs on the few largest misses, and would cover 81 to 92 % where values are skewed; mae has an interval"
 
 
@@ -99,7 +100,10 @@ class Regression(Kind):
         if found is not None and name != "spearman":
             found = replace(found, variance=found.variance * _WIDENED**2)
         if name == "r2":
-            return on_scale(value, found, EXPLAINED, "log (1 - r2)")
+            figured = on_scale(value, found, EXPLAINED, "log (1 - r2)")
+            if figured.low is not None and figured.low < _SAYS_NOTHING:
+                return replace(figured, low=None, high=None, reason="a few patients carry all squares: no interval")
+            return figured
         normal = (1.0 if name == "pearson" else 1 + value**2 / 2) / (number - 3)
         return on_scale(value, found, FISHER, "Fisher", least_variance=normal)
 

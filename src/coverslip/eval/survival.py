@@ -95,8 +95,8 @@ class Survival(Kind):
         }
 
     def fixed(self, units: Units, task: Task, resamples: int, seed: int) -> dict[str, Interval] | None:
-        """c_index, uno_c_index and auroc_time as AUROCs of those with the event (`ranked`); ibs by t on the logit scale,
-        from 10 events on. Pairs stay within strata; G is held fixed."""
+        """c_index, uno_c_index and auroc_time as AUROCs of those with the event (`ranked`); ibs by t on the logit
+        scale, from 10 events on. Pairs stay within strata; G is held fixed."""
         event, end = units.y[:, 1] > 0, task.grid[-1]
         until = {"c_index": math.inf, "uno_c_index": math.nextafter(end, 0), "auroc_time": end}
         power = {"c_index": 0, "uno_c_index": 2, "auroc_time": 1}
