@@ -379,8 +379,10 @@ def _true_auroc(n: int, prevalence: float, delta: ndarray, rng: np.random.Genera
 
 PARTS: dict[str, Callable[[int, np.random.Generator], Iterator[Row]]] = {
     part.__name__: part
-    for part in (auroc_small, auroc_large, shares, decisions, delong, folds, tests, conformal, unlike)
-    + (survival, labels, levels, numbers)
+    for part in (
+        *(auroc_small, auroc_large, shares, decisions, delong, folds, tests, conformal, unlike),
+        *(survival, labels, levels, numbers),
+    )
 }
 
 

@@ -31,7 +31,7 @@ _LEAST = {"r2": 20, "mae": 20, "spearman": 5, "pearson": 5}
 # Fourth moments of skewed values are not seen in few patients: by itself the jackknife covers down to 92 % there.
 _WIDENED = 1.2
 _SAYS_NOTHING = -10.0
-_NO_RMSE = "hangs on the few largest misses, and would cover 81 to 92 % where values are skewed; mae has an interval"
+_NO_RMSE = "hangs on the few largest misses, and would cover 81 to 92 % where tails are long; mae has an interval"
 
 
 class Regression(Kind):
