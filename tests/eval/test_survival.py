@@ -258,6 +258,6 @@ def test_the_brier_score_by_chance_is_that_of_the_training_curve() -> None:
 def test_each_point_of_auroc_over_time_has_an_interval_or_a_reason() -> None:
     u = units(folds=2)
     for one in auroc_at_times(u, 1 - u.p[:, 1:], np.array(GRID)):
-        assert one["low"] < one["auroc"] < one["high"] and "resampled" in one["interval"]
+        assert one["low"] < one["auroc"] < one["high"] and "Newcombe" in one["interval"]
     none = Units(u.ids, u.patient, np.stack([u.y[:, 0], np.zeros(len(u))], axis=1), u.p, u.stratum, u.training)
     assert all(one["auroc"] is None and one["reason"] for one in auroc_at_times(none, 1 - u.p[:, 1:], np.array(GRID)))

@@ -30,7 +30,7 @@ from numpy import ndarray
 
 from coverslip.eval.bootstrap import Statistic
 from coverslip.eval.censoring import Curve, drawn_survival, kaplan_meier, still_followed
-from coverslip.eval.interval import Interval, percentiles
+from coverslip.eval.interval import Interval
 from coverslip.eval.jackknife import LOGIT, on_scale, ranked, spread
 from coverslip.eval.kind import Kind, nothing
 from coverslip.eval.logrank import logrank
@@ -49,8 +49,6 @@ _CALIBRATION_GROUPS = 5
 LEAST_FOR_IBS = 10
 # Times at which those still followed are counted.
 _AT_RISK = 6
-# Patient resamples of each point of the curve of AUROC over time.
-_RESAMPLES = 500
 
 
 class Survival(Kind):
@@ -167,13 +165,13 @@ def auroc_over_time(
 
 
 def auroc_at_times(units: Units, incidence: Float[ndarray, "n g"], grid: Float[ndarray, g]) -> list[dict[str, Any]]:
-    """The cumulative/dynamic AUROC at each time of the grid, with the events until then, and the pointwise percentile
-    interval of resampled patients: of these fitted models; low and high are None with a reason where there is none."""
+    """The cumulative/dynamic AUROC at each time of the grid, with the events until then, and its pointwise
+    interval (`ranked_interval`): of these fitted models; low and high are None with a reason where there is none."""
     found = []
     for k, time in enumerate(grid if len(units) else []):
         figure = partial(_auroc_at, units, incidence[:, k], time)
-        event = ((units.y[:, 0] <= time) & (units.y[:, 1] > 0)).astype(np.int64)
-        told = percentiles(figure, f"the AUROC by {time:g}", units.patient, event, _RESAMPLES).to_json()
+        event = (units.y[:, 0] <= time) & (units.y[:, 1] > 0)
+        told = ranked_interval(figure, units, event, 1).to_json()
         found.append({"time": float(time), "auroc": told.pop("value"), **told, "events": int(event.sum())})
     return found
 
