@@ -51,7 +51,9 @@ def fixed_cohort(units: Units, classes: Sequence[str], *, resamples: int = 2000,
         "f1": _mean([_f1(units, k) for k in _positives(units)]),
         "brier": _brier(units, classes),
         "ece": Interval(_value("ece", units), None, None, "none", reason=ECE_REASON),
-        "accuracy": share(decisions(units.p) == units.y, units.patient),
+        "accuracy": share(
+            decisions(units.p) == units.y, units.patient, exact=effective_patients(units.patient) < _EXACT_BELOW
+        ),
     }  # fmt: skip
     return {name: _doubted(figures[name], units, classes) for name in METRICS}
 
@@ -72,9 +74,8 @@ def _mean(parts: Sequence[Interval]) -> Interval:
     )
 
 
-def share(hits: Bool[ndarray, n], patient: ndarray) -> Interval:
-    """The share of all units that are hits: Wilson; Clopper and Pearson under 40 patients."""
-    exact = effective_patients(patient) < _EXACT_BELOW
+def share(hits: Bool[ndarray, n], patient: ndarray, *, exact: bool) -> Interval:
+    """The share of all units that are hits: Clopper and Pearson where `exact`, else Wilson."""
     return _share(hits, np.ones(len(hits), bool), patient, exact=exact)
 
 
