@@ -91,8 +91,9 @@ class Ordinal(Kind):
         }
 
     def fixed(self, units: Units, task: Task, resamples: int, seed: int) -> dict[str, Interval] | None:
-        """accuracy and within_one by exact limits, since within_one is often near 1; mae as the sum of the shares that are so many levels off or more, which is
-        rather too wide; auroc of each threshold as of two classes; kappa and brier by the jackknife."""
+        """accuracy and within_one by exact limits, since within_one is often near 1; mae as the sum of the shares that
+        are so many levels off or more, which is rather too wide; auroc of each threshold as of two classes; kappa and
+        brier by the jackknife."""
         if not len(units):
             return None
         levels = range(1, len(task.classes))
