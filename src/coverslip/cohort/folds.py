@@ -24,6 +24,11 @@ from coverslip.cohort.split import Fold, Split
 from coverslip.cohort.targets import Targets
 
 T = TypeVar("T")
+_MORE_CLASSES = (
+    "Every fold must train on two classes or more. All of a class at one site, before or after one cut, or in one test "
+    "set, leaves none to train on: set split.design = 'patients', move split.cuts, deal that class over the folds of "
+    "split.file, or join it with another in cohort.classes."
+)
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def check_classes(folds: Sequence[Fold], targets: Targets, *, source: str) -> li
             only = ", ".join(repr(targets.strata[c]) for c in trained)
             raise SplitError(
                 f"{source}, {fold.title}: the training set holds class {only} alone.",
-                fix="Every fold needs training slides of at least two classes.",
+                fix=_MORE_CLASSES,
                 code="one_class",
             )
         tested = {y_of[slide] for slide in fold.test}
