@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coverslip.eval.concordance import Concordance, Contrast
-from coverslip.eval.subgroups import FoldRows, holm, make_levels, subgroups
+from coverslip.eval.subgroups import FoldRows, make_levels, subgroups
 
 
 def _tested(score: np.ndarray, y: np.ndarray, folds: int = 2) -> FoldRows:
@@ -126,8 +126,3 @@ def test_numbers_are_cut_at_the_median_or_as_told() -> None:
     grades = make_levels([1.0, 2.0, 3.0] * 5)
     assert not isinstance(grades, str) and grades.names == ("1", "2", "3")
     assert make_levels([f"p{i}" for i in range(20)]) == "20 values in 20 rows: names, not groups"
-
-
-def test_holm_is_as_published() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([]) == []

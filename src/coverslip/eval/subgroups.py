@@ -19,6 +19,7 @@ from numpy import ndarray
 from coverslip.base.random import stream
 from coverslip.eval.auroc_interval import newcombe
 from coverslip.eval.bootstrap import bca
+from coverslip.eval.compare import holm
 from coverslip.eval.concordance import Concordance, Contrast
 from coverslip.eval.interval import Interval
 from coverslip.eval.metrics import plain
@@ -177,17 +178,6 @@ def make_levels(values: Sequence[Any] | ndarray, cuts: Sequence[float] | None = 
     level = np.array([used.index(v) if v >= 0 else len(used) for v in level])
     kept = [names[i] for i in used]
     return Levels(tuple(kept + [NOT_GIVEN] * bool((level == len(used)).any())), level, note)
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p values that keep the chance of any false claim (Holm 1979, https://www.jstor.org/stable/4615733)."""
-    order = np.argsort(p, kind="stable")
-    adjusted = [1.0] * len(p)
-    highest = 0.0
-    for rank, place in enumerate(order.tolist()):
-        highest = max(highest, min(1.0, (len(p) - rank) * p[place]))
-        adjusted[place] = highest
-    return adjusted
 
 
 def independent_difference(one: Interval, other: Interval) -> tuple[float, float, float] | None:
