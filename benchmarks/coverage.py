@@ -32,10 +32,11 @@ from coverslip.eval.compare import corrected_t, holm, paired_delong
 from coverslip.eval.conformal import cv_plus_interval, cv_plus_sets, split_conformal
 from coverslip.eval.decision import decision_curve
 from coverslip.eval.fixed_cohort import fixed_cohort
-from coverslip.eval.interval import SAME, nadeau_bengio, resampled_weights
-from coverslip.eval.metrics import classification_metrics
+from coverslip.eval.interval import LEAST_FOLDS, SAME, nadeau_bengio, resampled_weights
+from coverslip.eval.metrics import classification_metrics, weighted
 from coverslip.eval.ood import likeness
 from coverslip.eval.reduce import Units
+from coverslip.eval.sampling import sampling_half_width
 
 AUROCS = (0.6, 0.75, 0.9, 0.95, 0.99)
 # How far the smaller class scatters, in standard deviations of the larger.
@@ -223,51 +224,102 @@ def delong(runs: int, rng: np.random.Generator) -> Iterator[Row]:
 
 
 def folds(runs: int, rng: np.random.Generator) -> Iterator[Row]:
-    """AUROC of a procedure by 5-fold cross-validation, every fold refitted: Nadeau-Bengio, the usual t, and pooled."""
-    for n, prevalence in ((50, 0.5), (100, 0.5), (100, 0.2), (300, 0.3)):
+    """AUROC of a procedure by cross-validation, every fold refitted: our interval against three others.
+
+    Ours is Nadeau-Bengio, widened to the sampling of the test patients where that is wider. `too_narrow`: how often it
+    is; `wider`: mean width over that of Nadeau-Bengio by itself; `least`: the narrowest twentieth of widths over the
+    mean, by itself and widened.
+    """
+    for n, prevalence, number in (
+        (50, 0.5, FOLDS),
+        (100, 0.5, FOLDS),
+        (100, 0.2, FOLDS),
+        (300, 0.3, FOLDS),
+        (30, 0.3, 3),
+        (100, 0.2, 3),
+        (300, 0.2, 3),
+    ):
         delta = _delta(0.75)
-        truth = _true_auroc(int(n * (1 - 1 / FOLDS)), prevalence, delta, rng)
-        held = {"nadeau_bengio": 0, "usual_t": 0, "pooled": 0}
+        truth = _true_auroc(int(n * (1 - 1 / number)), prevalence, delta, rng)
+        held = {"ours": 0, "nadeau_bengio": 0, "usual_t": 0, "pooled": 0}
+        widths = np.empty((runs, 2))
         for run in range(runs):
-            x, y, fold = _cohort(n, prevalence, delta, rng)
+            x, y, fold = _cohort(n, prevalence, delta, rng, folds=number)
             score = np.empty(n)
-            values = []
-            for f in range(FOLDS):
+            values, tested = [], []
+            for f in range(number):
                 test = fold == f
                 score[test] = x[test] @ _fit(x[~test], y[~test])
                 values.append(placements(y[test] == 1, score[test]).auroc)
-            for name, ratio in (("nadeau_bengio", 1 / (FOLDS - 1)), ("usual_t", 1e-9)):
-                found = nadeau_bengio(values, 1, ratio)
+                ids = np.flatnonzero(test).astype(str)
+                tested.append(Units(ids, ids, y[test], np.stack([-score[test], score[test]], axis=1)))
+            at_least = sampling_half_width(_auroc_of, tested, np.concatenate([units.y for units in tested]))
+            for name, ratio, least in (
+                ("ours", 1 / (number - 1), at_least),
+                ("nadeau_bengio", 1 / (number - 1), 0.0),
+                ("usual_t", 1e-9, 0.0),
+            ):
+                found = nadeau_bengio(values, 1, ratio, bounds=(-np.inf, np.inf), at_least=least)
                 held[name] += found.low is not None and found.low <= truth <= found.high
+                if name != "usual_t":
+                    widths[run, int(name != "ours")] = np.nan if found.low is None else found.high - found.low
             p = np.stack([-score, score], axis=1)
             pooled = patient_bootstrap("auroc", y, p, np.arange(n), 300, run)
             held["pooled"] += pooled.low is not None and pooled.low <= truth <= pooled.high
+        ours, alone = widths[~np.isnan(widths).any(axis=1)].T
         yield {
             "patients": n,
             "prevalence": prevalence,
+            "folds": number,
             "truth": truth,
             **{k: v / runs for k, v in held.items()},
+            "too_narrow": np.mean(ours > alone),
+            "wider": ours.mean() / alone.mean(),
+            "least_alone": np.quantile(alone, 0.05) / alone.mean(),
+            "least": np.quantile(ours, 0.05) / ours.mean(),
             "runs": runs,
         }
 
 
+def _auroc_of(units: Units, weights: ndarray) -> ndarray:
+    return weighted("auroc", units.y, units.p, weights)
+
+
+def _gap_of(units: Units, weights: ndarray) -> ndarray:
+    reference, ours = (weighted("auroc", units.y, np.stack([-s, s], axis=1), weights) for s in units.p.T[:2])
+    return ours - reference
+
+
 def tests(runs: int, rng: np.random.Generator) -> Iterator[Row]:
-    """Equally good procedures, every fold refitted: how often one of them is called different from the reference."""
-    for n, methods in ((50, 2), (100, 2), (300, 2), (100, 5)):
+    """Equally good procedures, every fold refitted: how often one of them is called different from the reference.
+
+    `too_narrow`: how often the interval of the first difference is narrower than the sampling of the test patients.
+    """
+    rows = ((50, 2, FOLDS), (100, 2, FOLDS), (300, 2, FOLDS), (100, 5, FOLDS), (60, 2, 3), (60, 2, 2))
+    for n, methods, number in rows:
         # Each method sees features of its own, as informative as those of the others.
         delta = np.tile(_delta(0.75), methods)
-        corrected = usual = family = unheld = 0
+        corrected = usual = family = unheld = narrow = 0
         for _ in range(runs):
-            x, y, fold = _cohort(n, 0.4, delta, rng)
-            values = np.empty((methods, FOLDS))
-            for f in range(FOLDS):
+            x, y, fold = _cohort(n, 0.4, delta, rng, folds=number)
+            values, tested = np.empty((methods, number)), []
+            for f in range(number):
                 test = fold == f
+                score = np.empty((int(test.sum()), methods))
                 for k in range(methods):
                     mine = slice(k * FEATURES, (k + 1) * FEATURES)
-                    values[k, f] = placements(y[test] == 1, x[test, mine] @ _fit(x[~test, mine], y[~test])).auroc
+                    score[:, k] = x[test, mine] @ _fit(x[~test, mine], y[~test])
+                    values[k, f] = placements(y[test] == 1, score[:, k]).auroc
+                ids = np.flatnonzero(test).astype(str)
+                tested.append(Units(ids, ids, y[test], score))
             gaps = values[1:] - values[0]
-            p = [corrected_t(gap.tolist(), FOLDS - 1, 1).p for gap in gaps]
-            plain = 2 * student.sf(np.abs(gaps.mean(1) / (gaps.std(1, ddof=1) / np.sqrt(FOLDS))), FOLDS - 1)
+            # By hand, since `corrected_t` refuses two folds; of more it is the same.
+            error = gaps.std(1, ddof=1) * np.sqrt(1 / number + 1 / (number - 1))
+            p = (2 * student.sf(np.abs(gaps.mean(1)) / error, number - 1)).tolist()
+            assert number < LEAST_FOLDS or np.allclose(p[0], corrected_t(gaps[0].tolist(), number - 1, 1).p)
+            least = sampling_half_width(_gap_of, tested, np.concatenate([units.y for units in tested]))
+            narrow += least is not None and student.ppf(0.975, number - 1) * error[0] < least
+            plain = 2 * student.sf(np.abs(gaps.mean(1) / (gaps.std(1, ddof=1) / np.sqrt(number))), number - 1)
             corrected += p[0] is not None and p[0] < 0.05
             usual += plain[0] < 0.05
             family += any(q is not None and q < 0.05 for q in holm(p))
@@ -275,10 +327,12 @@ def tests(runs: int, rng: np.random.Generator) -> Iterator[Row]:
         yield {
             "patients": n,
             "methods": methods,
+            "folds": number,
             "corrected_t": corrected / runs,
             "usual_t": usual / runs,
             "any_after_holm": family / runs,
             "any_without": unheld / runs,
+            "too_narrow": narrow / runs,
             "runs": runs,
         }
 
@@ -345,13 +399,15 @@ def _delta(auroc: float) -> ndarray:
     return np.full(FEATURES, float(ndtri(auroc)) * np.sqrt(2 / FEATURES))
 
 
-def _cohort(n: int, prevalence: float, delta: ndarray, rng: np.random.Generator) -> tuple[ndarray, ndarray, ndarray]:
+def _cohort(
+    n: int, prevalence: float, delta: ndarray, rng: np.random.Generator, *, folds: int = FOLDS
+) -> tuple[ndarray, ndarray, ndarray]:
     """Features, classes, and stratified folds."""
     y = (np.arange(n) < round(n * prevalence)).astype(np.int64)
     fold = np.empty(n, dtype=np.int64)
     for k in (0, 1):
         members = np.flatnonzero(y == k)
-        fold[members] = rng.permutation(len(members)) % FOLDS
+        fold[members] = rng.permutation(len(members)) % folds
     return rng.normal(size=(n, len(delta))) + y[:, None] * delta, y, fold
 
 

@@ -47,7 +47,9 @@ def test_the_interval_holds_zero_just_where_the_test_does_not_reject() -> None:
 
 
 def test_folds_that_allow_no_test_say_why() -> None:
-    assert corrected_t([0.1], 80, 20).difference.reason == "fewer than two folds in common"
+    assert corrected_t([0.1], 80, 20).difference.reason == "1 fold in common, 3 are needed"
+    two = corrected_t([0.1, 0.2], 50, 50)
+    assert (two.difference.low, two.p, two.difference.reason) == (None, None, "2 folds in common, 3 are needed")
     assert corrected_t([], [], []).difference.value is None
     same = corrected_t([0.0] * 5, 80, 20)
     assert (same.p, same.difference.low) == (None, None)
@@ -70,6 +72,8 @@ def test_holm_never_lowers_a_p_and_keeps_their_order(p: list[float]) -> None:
 
 def test_a_test_that_could_not_be_made_still_counts() -> None:
     assert holm([0.02, None]) == [0.04, None]
+    assert holm([]) == []
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
 def test_paired_delong_is_what_every_pair_gives() -> None:

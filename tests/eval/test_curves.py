@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 
-from coverslip.eval import classification_metrics, wilson
-from coverslip.eval.curves import confusion, discrimination, precision_recall, reliability, roc
+from coverslip.eval import classification_metrics
+from coverslip.eval.curves import confusion, curves_of, discrimination, precision_recall, roc
 from coverslip.eval.reduce import Units
 
 TWO = ("no", "yes")
@@ -63,14 +63,20 @@ def test_confusion_has_the_truth_in_rows() -> None:
     assert confusion(u, TWO) == {"classes": ["no", "yes"], "counts": [[1, 0], [1, 1]], "decision": "p(yes) over 0.5"}
 
 
-@pytest.mark.parametrize("k", [2, 3])
-def test_the_gaps_of_the_reliability_curve_are_ece(k: int) -> None:
-    u = units(80, k, seed=4)
-    found = reliability(u, "abc"[:k])
-    n = sum(b["n"] for b in found["bins"])
-    ece = sum(b["n"] * abs(b["stated"] - b["observed"]) for b in found["bins"]) / n
-    assert n == 80
-    assert ece == pytest.approx(classification_metrics(u.y, u.p, "abc"[:k])["ece"], abs=1e-12)
-    for b in found["bins"]:
-        assert b["from"] <= b["stated"] <= b["to"]
-        assert (b["low"], b["high"]) == wilson(round(b["observed"] * b["n"]), b["n"])
+@pytest.mark.parametrize("seed", range(8))
+def test_the_area_of_a_mean_curve_is_the_mean_of_areas(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    y, fold = rng.integers(0, 2, 50), rng.integers(0, 4, 50)
+    score = rng.normal(y, 1.0).round(seed % 3)
+    strata = [np.flatnonzero(fold == k) for k in range(4)]
+    both = [at for at in strata if len(set(y[at])) == 2]
+    found = curves_of("yes", y == 1, score, strata)
+    areas = [sk.roc_auc_score(y[at], score[at]) for at in both]
+    precisions = [sk.average_precision_score(y[at], score[at]) for at in both]
+    assert found["roc"]["area"] == pytest.approx(np.mean(areas), abs=1e-12)
+    assert found["pr"]["area"] == pytest.approx(np.mean(precisions), abs=1e-12)
+    assert found["roc"]["folds"] == len(both)
+    # The mean of the folds' curves at any fpr between their corners, worked out from scikit-learn's.
+    for at in rng.random(20):
+        slow = [np.interp(at, *sk.roc_curve(y[places], score[places])[:2]) for places in both]
+        assert np.interp(at, found["roc"]["fpr"], found["roc"]["tpr"]) == pytest.approx(np.mean(slow), abs=1e-9)

@@ -33,7 +33,8 @@ def test_metrics_hold_every_key_of_the_interface(make_predictions, sizes) -> Non
     assert found["baseline"]["name"] == "mean+sd logistic"
     for name in METRICS:
         for part in ("primary", "baseline", "versus_baseline", "pooled"):
-            assert set(found[part][name]) == {"value", "low", "high", "interval"}
+            said = {"value", "low", "high", "interval"} | ({"reason"} if name == "ece" else set())
+            assert set(found[part][name]) == said
         assert set(found["fold_summary"][name]) == {"mean", "sd"}
         assert all(isinstance(fold[name], float) for fold in found["folds"])
     assert found["primary"]["auroc"]["interval"] == "mean of folds, Nadeau-Bengio, 95%"
@@ -85,6 +86,7 @@ def test_a_model_against_itself_differs_by_nothing(make_predictions, sizes) -> N
         "low": None,
         "high": None,
         "interval": "mean of folds, model minus baseline, Nadeau-Bengio, 95%",
+        "reason": "every fold gives the same: an interval would have no width",
     }
     assert says(found["warnings"], "baseline does as well or better")
 
@@ -157,6 +159,7 @@ def test_one_patient_is_no_crash() -> None:
         "low": None,
         "high": None,
         "interval": "mean of folds, Nadeau-Bengio, 95%",
+        "reason": "one fold: there is no spread over folds",
     }
     assert says(found["warnings"], "One fold only")
 
@@ -273,3 +276,67 @@ def test_folds_that_overlap_are_resampled_together(make_predictions, sizes) -> N
     assert "drawn once across all folds" in figure["interval"]
     # The second repeat is the first again: no more is known.
     assert "across_folds" not in run(inside, None, sizes()).metrics
+
+
+def nulls_without_reason(metrics: dict) -> list[str]:
+    parts = {part: metrics[part] for part in ("primary", "baseline", "versus_baseline", "pooled") if metrics[part]}
+    return [
+        f"{part} {name}"
+        for part, figures in parts.items()
+        for name, figure in figures.items()
+        if isinstance(figure, dict) and figure["low"] is None and not figure.get("reason")
+    ]
+
+
+@pytest.mark.parametrize("patients", [1, 2, 3, 5, 12])
+@pytest.mark.parametrize("folds", [1, 2, 3])
+def test_every_null_has_its_reason(make_predictions, sizes, patients: int, folds: int) -> None:
+    table = make_predictions(patients, folds=folds)
+    split = [FoldSize(k, 9, 3) for k in range(folds)]
+    for baseline in (None, table):
+        assert nulls_without_reason(run(table, baseline, split).metrics) == []
+
+
+def test_a_null_names_the_folds_that_lack_a_class(make_predictions, sizes) -> None:
+    table = make_predictions()
+    table = table[~(table["fold"].isin([0, 2, 4]) & (table["cancer"] == "1"))]
+    found = run(table, None, sizes()).metrics["primary"]["auroc"]
+    assert found["low"] is None
+    assert found["reason"] == "2 folds have this figure, 3 are needed: none of class 1 in folds 0, 2, 4"
+    without = run(table[table["cancer"] == "0"], None, sizes()).metrics["primary"]["auroc"]
+    assert without["reason"].startswith("no fold has this figure: none of class 1 in folds 0, 1, 2, 3, 4")
+
+
+def test_folds_that_agree_by_luck_have_no_narrow_interval(make_predictions, sizes) -> None:
+    table = make_predictions(60, folds=3, signal=0.6, seed=2)
+    same = table[table["fold"] == 0]
+    # Three folds of other patients with the same scores: their spread is 0, and twenty patients are still twenty.
+    copies = [same.assign(fold=k, patient=same["patient"] + f"-{k}", slide=same["slide"] + f"-{k}") for k in range(3)]
+    found = run(pd.concat(copies), None, [FoldSize(k, 40, 20) for k in range(3)]).metrics
+    primary, pooled = found["primary"]["auroc"], found["pooled"]["auroc"]
+    assert "widened to the sampling of the test patients" in primary["interval"]
+    assert primary["high"] - primary["low"] > 0.9 * (pooled["high"] - pooled["low"])
+
+
+def test_pooled_average_precision_ranks_within_folds(make_predictions, sizes) -> None:
+    table = make_predictions(signal=2)
+    shifted = table.copy()
+    shifted["p_1"] = 0.19 * table["fold"] + 0.2 * table["p_1"]
+    shifted["p_0"] = 1 - shifted["p_1"]
+    one, other = (run(frame, None, sizes()).metrics["pooled"] for frame in (table, shifted))
+    for name in ("auroc", "auprc"):
+        assert one[name]["value"] == pytest.approx(other[name]["value"], abs=1e-12)
+
+
+def test_there_is_one_calibration_error(make_predictions, sizes) -> None:
+    found = run(make_predictions(), None, sizes())
+    assert found.metrics["pooled"]["ece"]["value"] == pytest.approx(found.curves["trust"]["calibration"][0]["ece"])
+    assert all(found.metrics[part]["ece"]["low"] is None for part in ("primary", "pooled"))
+
+
+def test_the_area_under_the_drawn_curve_is_the_mean_over_folds(make_predictions, sizes) -> None:
+    found = run(make_predictions(), None, sizes())
+    (entry,) = found.curves["discrimination"]
+    assert entry["roc"]["area"] == pytest.approx(found.metrics["primary"]["auroc"]["value"], abs=1e-12)
+    assert entry["pr"]["area"] == pytest.approx(found.metrics["primary"]["auprc"]["value"], abs=1e-12)
+    assert entry["roc"]["folds"] == 5

@@ -40,20 +40,34 @@ def test_nadeau_bengio_is_wider_than_independent_folds_would_be() -> None:
 
 
 def test_sizes_of_each_fold_may_be_given() -> None:
-    assert nadeau_bengio([0.5, 0.6], [80, 40], [20, 20]).low == nadeau_bengio([0.5, 0.6], 1, 0.375).low
+    assert nadeau_bengio([0.5, 0.6, 0.55], [80, 40, 60], [20, 20, 15]).low == pytest.approx(
+        nadeau_bengio([0.5, 0.6, 0.55], 1, 1 / 3).low
+    )
 
 
-def test_one_fold_has_no_interval_and_none_has_no_value() -> None:
-    assert nadeau_bengio([0.7], 8, 2).low is None
-    assert nadeau_bengio([0.7], 8, 2).value == 0.7
-    assert nadeau_bengio([], [], []).value is None
+def test_under_three_folds_there_is_no_interval_and_of_none_no_value() -> None:
+    for folds, why in (([], "no fold"), ([0.7], "one fold"), ([0.6, 0.8], "two folds")):
+        found = nadeau_bengio(folds, 8, 2)
+        assert (found.low, found.high) == (None, None)
+        assert found.value == (pytest.approx(0.7) if folds else None)
+        assert found.reason.startswith(why)
     # Five perfect folds of five patients are no certainty.
     same = nadeau_bengio([1.0] * 5, 19, 5)
     assert (same.value, same.low, same.high) == (1.0, None, None)
+    assert "every fold gives the same" in same.reason
+
+
+def test_no_interval_is_narrower_than_the_sampling_of_the_test_patients() -> None:
+    lucky = nadeau_bengio([0.62, 0.621, 0.622], 80, 40, at_least=0.1)
+    assert (lucky.low, lucky.high) == pytest.approx((0.521, 0.721))
+    assert lucky.how == "mean of folds, Nadeau-Bengio, 95%, widened to the sampling of the test patients"
+    # Where the folds spread further it changes nothing, and folds that agree exactly have an interval by it.
+    assert nadeau_bengio([0.5, 0.6, 0.7], 80, 40, at_least=0.1) == nadeau_bengio([0.5, 0.6, 0.7], 80, 40)
+    assert nadeau_bengio([0.6] * 3, 80, 40, at_least=0.1).low == pytest.approx(0.5)
 
 
 def test_a_difference_may_be_clipped_to_its_own_range() -> None:
-    found = nadeau_bengio([-0.5, 0.5], 50, 50, bounds=(-1, 1))
+    found = nadeau_bengio([-0.5, 0.0, 0.5], 50, 50, bounds=(-1, 1))
     assert (found.low, found.high) == (-1.0, 1.0)
 
 

@@ -143,9 +143,10 @@ def _spread(figure: Mapping[str, Any], sign: str) -> str:
 
 
 def interval(number: Mapping[str, Any] | None) -> str:
-    """ "0.92 (0.82 to 0.98; how the interval was made)", or a dash where the number could not be computed."""
+    """ "0.92 (0.82 to 0.98; how the interval was made)", or why there is no interval; a dash without a number."""
+    why = (number or {}).get("reason")
     if not number or number.get("value") is None:
-        return "–"
+        return f"– ({why})" if why else "–"
     if number.get("low") is None or number.get("high") is None:
-        return f"{number['value']:.3f} (no interval; {number.get('interval', '')})"
+        return f"{number['value']:.3f} (no interval: {why or number.get('interval', '')})"
     return f"{number['value']:.3f} ({number['low']:.3f} to {number['high']:.3f}; {number.get('interval', '')})"

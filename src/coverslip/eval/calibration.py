@@ -20,12 +20,9 @@ from scipy.stats import f as f_distribution
 
 from coverslip.base.random import stream
 from coverslip.eval.interval import Interval
-from coverslip.eval.metrics import decisions
+from coverslip.eval.metrics import bins_of, decisions
 from coverslip.eval.proportion import effective_patients, wilson
 
-# Bins hold the same number of patients: ten of them, and at least this many patients in each.
-MOST_BINS = 10
-LEAST_IN_BIN = 10
 # A probability of 0 or 1 has no logit; models in half precision state them.
 _EDGE = 1e-6
 # Slope and intercept are searched for within this; further out the data do not bound them.
@@ -76,16 +73,6 @@ class BrierParts:
 
     def to_json(self) -> dict[str, float]:
         return dict(vars(self))
-
-
-def bins_of(stated: Float[ndarray, n]) -> Int[ndarray, n]:
-    """The bin of each patient, 0 upwards: bins of equal numbers, ten at most; equal probabilities share a bin."""
-    num_bins = int(np.clip(len(stated) // LEAST_IN_BIN, 1, MOST_BINS))
-    _, inverse, counts = np.unique(stated, return_inverse=True, return_counts=True)
-    # All of a tie take the place of its middle, so that the bin does not depend on the order of rows.
-    middle = np.cumsum(counts) - (counts + 1) / 2
-    _, packed = np.unique((middle * num_bins // max(len(stated), 1))[inverse], return_inverse=True)
-    return packed
 
 
 def reliability_bins(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from coverslip.eval.folds import FoldResult
-from coverslip.eval.interval import Interval
+from coverslip.eval.interval import LEAST_FOLDS, Interval
 from coverslip.eval.kind import Kind
 from coverslip.eval.kinds import KINDS
 from coverslip.eval.reduce import UnitLevel, Units
@@ -34,7 +34,7 @@ def caveats(
     kind = KINDS[task.kind]
     return [
         *about_the_data(units, task, level, repeated, unlabelled),
-        *_about_the_folds(folds, task, level),
+        *_about_the_folds(folds, task, level, primary),
         *_about_the_model(folds, units, task, level, primary),
         *_about_the_baseline(kind, baseline, versus_baseline),
     ]
@@ -61,7 +61,9 @@ def about_the_data(units: Units, task: Task, level: UnitLevel, repeated: Sequenc
     return found
 
 
-def _about_the_folds(folds: Sequence[FoldResult], task: Task, level: UnitLevel) -> list[str]:
+def _about_the_folds(
+    folds: Sequence[FoldResult], task: Task, level: UnitLevel, primary: Mapping[str, Interval]
+) -> list[str]:
     found = []
     kind = KINDS[task.kind]
     for fold in folds:
@@ -77,8 +79,13 @@ def _about_the_folds(folds: Sequence[FoldResult], task: Task, level: UnitLevel) 
             )
     if len(folds) == 1:
         found.append("One fold only: there is no interval over folds.")
+    elif len(folds) < LEAST_FOLDS:
+        found.append(
+            f"Two folds only: there is no interval over folds, since a spread of two figures is luck; {LEAST_FOLDS} or "
+            "more have one."
+        )
     values = [value for fold in folds if (value := fold.figures[kind.headline]) is not None]
-    if len(values) > 1 and np.ptp(values) == 0:
+    if len(values) >= LEAST_FOLDS and np.ptp(values) == 0 and primary[kind.headline].low is None:
         found.append(f"Every fold has the same {kind.headline} ({values[0]:.3f}): their spread gives no interval.")
     return found
 

@@ -1,15 +1,16 @@
-"""Classes: the measures of `coverslip.eval.metrics`, and ROC, precision-recall, confusion and reliability."""
+"""Classes: the measures of `coverslip.eval.metrics`, and ROC, precision-recall and confusion."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from coverslip.eval.curves import confusion, discrimination, reliability
-from coverslip.eval.fixed_cohort import fixed_cohort
+from coverslip.eval.curves import confusion, discrimination
+from coverslip.eval.fixed_cohort import ECE_REASON, fixed_cohort
 from coverslip.eval.interval import Interval
 from coverslip.eval.kind import Kind
 from coverslip.eval.metrics import METRICS, bounds, decisions, weighted
@@ -28,6 +29,7 @@ class Classification(Kind):
     chance: ClassVar[float] = 0.5
     baseline: ClassVar[str] = "mean+sd logistic"
     shown: ClassVar[tuple[str, ...]] = ("auroc", "balanced_accuracy")
+    without_interval: ClassVar[Mapping[str, str]] = {"ece": ECE_REASON}
 
     def names(self, task: Task) -> tuple[str, ...]:
         return tuple(METRICS)
@@ -51,7 +53,6 @@ class Classification(Kind):
         return {
             "discrimination": discrimination(units, task.classes),
             "confusion": confusion(units, task.classes),
-            "reliability": reliability(units, task.classes),
         }
 
     def fold_curves(self, units: Units, task: Task) -> dict[str, Any]:

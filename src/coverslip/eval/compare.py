@@ -19,7 +19,7 @@ from scipy.stats import t as student
 from coverslip.base.errors import SettingsError
 from coverslip.eval.auroc_interval import FEW, delong_difference, placements
 from coverslip.eval.folds import FoldSize
-from coverslip.eval.interval import Interval, nadeau_bengio
+from coverslip.eval.interval import LEAST_FOLDS, SAME, Interval, nadeau_bengio
 from coverslip.eval.metrics import LOWER_IS_BETTER
 
 
@@ -180,14 +180,15 @@ def corrected_t(
     """The test that goes with `nadeau_bengio`: mean difference of J folds, t with J - 1 degrees of freedom, two-sided.
 
     The variance s²(1/J + n_test/n_train) knows that folds share training patients (Nadeau and Bengio 2003,
-    https://doi.org/10.1023/A:1024068626366; repeated folds: Bouckaert and Frank 2004). Fewer than two folds, or folds
-    that all differ by the same, allow no test.
+    https://doi.org/10.1023/A:1024068626366; repeated folds: Bouckaert and Frank 2004). Fewer than `LEAST_FOLDS` folds
+    allow no test (of two, the error rate is twice what is stated), nor do folds that all differ by the same.
     """
     how = f"mean of folds, paired, Nadeau-Bengio, {confidence:.0%}"
     gaps = np.asarray(differences, dtype=np.float64)
     found = nadeau_bengio(gaps.tolist(), n_train, n_test, confidence=confidence, bounds=bounds, how=how)
-    if len(gaps) < 2 or np.ptp(gaps) == 0:
-        why = "fewer than two folds in common" if len(gaps) < 2 else "every fold differs by the same"
+    if len(gaps) < LEAST_FOLDS or np.ptp(gaps) < SAME:
+        few = f"{len(gaps)} {'fold' if len(gaps) == 1 else 'folds'} in common, {LEAST_FOLDS} are needed"
+        why = few if len(gaps) < LEAST_FOLDS else "every fold differs by the same"
         return Difference(method, value, replace(found, reason=why), None, None)
     ratio = float(np.mean(np.asarray(n_test, dtype=np.float64) / np.asarray(n_train, dtype=np.float64)))
     t = float(gaps.mean() / np.sqrt(gaps.var(ddof=1) * (1 / len(gaps) + ratio)))

@@ -5,7 +5,7 @@ Three figures, and what each says:
 primary   mean over folds of the within-fold figure, with an interval that knows that folds share training patients:
           how good is this way of making models.
 pooled    all out-of-fold predictions together, test patients resampled: how good were these fitted models. Figures
-          that rank (auroc, c_index) compare patients of one fold, since models of different folds have different
+          that rank (auroc, auprc, c_index) compare patients of one fold, since models of different folds have different
           scales. Null where a patient is tested in several folds, since then rows are not independent.
 baseline  a linear model on mean and spread of the features, on the same folds; versus_baseline pairs the folds.
 
@@ -160,10 +160,14 @@ def _resampled(units: Units, task: Task, resamples: int, seed: int, *, models: s
     if figures is not None:
         return {name: replace(figure, how=f"{models}, {figure.how}") for name, figure in figures.items()}
     groups = kind.groups(units, task)
-    return {
-        name: percentiles(partial(_figure, name, units, task), name, units.patient, groups, resamples, seed, how=how)
-        for name in kind.names(task)
-    }
+    found = {}
+    for name in kind.names(task):
+        figure = partial(_figure, name, units, task)
+        if why := kind.without_interval.get(name):
+            found[name] = Interval(kind.figures(units, task)[name], None, None, models, reason=why)
+        else:
+            found[name] = percentiles(figure, name, units.patient, groups, resamples, seed, how=how)
+    return found
 
 
 def _figure(name: str, units: Units, task: Task, weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:

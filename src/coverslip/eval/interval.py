@@ -18,6 +18,15 @@ from coverslip.eval.metrics import plain, weighted
 _BLOCK = 4_000_000
 # Draws that differ by rounding alone are the same.
 SAME = 1e-12
+# The spread of two figures has one degree of freedom: whether it is small or large is luck, and the corrected t on the
+# differences of two folds calls one of ten equal procedures different at .05.
+LEAST_FOLDS = 3
+# Said of an interval whose folds lie closer together than so few test patients can tell.
+WIDENED = "widened to the sampling of the test patients"
+_FEW_FOLDS = {
+    1: "one fold: there is no spread over folds",
+    2: f"two folds: a spread of two figures is luck, {LEAST_FOLDS} folds or more have an interval",
+}
 NO_SPREAD = "every resample of these patients gives the same figure: an interval would have no width"
 
 
@@ -50,27 +59,37 @@ def nadeau_bengio(
     confidence: float = 0.95,
     bounds: tuple[float, float] = (0.0, 1.0),
     how: str | None = None,
+    at_least: float = 0.0,
 ) -> Interval:
     """The mean over J folds and an interval that knows that folds share training patients.
 
     The variance of the mean is s²(1/J + n_test/n_train), with s² the folds' sample variance, and the quantile that of
     Student's t with J - 1 degrees of freedom (Nadeau and Bengio 2003, https://doi.org/10.1023/A:1024068626366). The
     plain s²/J takes the folds for independent and comes out too narrow. Sizes are of one fold, or a list of all (then
-    the mean of their ratios counts). Clipped to `bounds`. One fold has no interval, nor have folds that are all the
-    same: the formula's would have no width, which no few patients can justify. No fold has no value.
+    the mean of their ratios counts). Clipped to `bounds`.
+
+    `at_least` is half the width that the test patients' sampling has by itself (`coverslip.eval.sampling`). A variance
+    of few folds may be small by luck; no interval is narrower than that, and `how` says where it was widened. Under
+    `LEAST_FOLDS` folds there is no interval, nor is there of folds that are all the same where nothing is known of the
+    sampling: the formula's would have no width, which no few patients can justify. No fold has no value. `reason` says
+    which it is.
     """
     how = how or f"mean of folds, Nadeau-Bengio, {confidence:.0%}"
     scores = np.asarray(values, dtype=np.float64)
     assert np.isfinite(scores).all(), "folds without a figure are left out by the caller"
     if not len(scores):
-        return Interval(None, None, None, how)
+        return Interval(None, None, None, how, reason="no fold has this figure")
     mean = float(scores.mean())
-    if len(scores) == 1 or np.ptp(scores) == 0:
-        return Interval(mean, None, None, how)
+    if len(scores) < LEAST_FOLDS:
+        return Interval(mean, None, None, how, reason=_FEW_FOLDS[len(scores)])
+    if np.ptp(scores) < SAME and at_least < SAME:
+        return Interval(mean, None, None, how, reason="every fold gives the same: an interval would have no width")
     ratio = float(np.mean(np.asarray(n_test, dtype=np.float64) / np.asarray(n_train, dtype=np.float64)))
     assert np.isfinite(ratio) and ratio > 0, (n_train, n_test)
     sd = float(np.sqrt(scores.var(ddof=1) * (1 / len(scores) + ratio)))
     half = float(student.ppf(0.5 + confidence / 2, df=len(scores) - 1)) * sd
+    if at_least > half:
+        half, how = at_least, f"{how}, {WIDENED}"
     return Interval(mean, max(bounds[0], mean - half), min(bounds[1], mean + half), how)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +27,8 @@ class Kind(ABC):
     """The name of the model on mean and spread of the features that stands beside every run."""
     shown: ClassVar[tuple[str, ...]]
     """The figures that a terminal shows."""
+    without_interval: ClassVar[Mapping[str, str]] = {}
+    """Figures that are given without an interval, whatever they are of, and why."""
 
     @abstractmethod
     def names(self, task: Task) -> tuple[str, ...]:

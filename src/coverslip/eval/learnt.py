@@ -16,7 +16,7 @@ from numpy import ndarray
 from coverslip.base.errors import SettingsError
 from coverslip.eval.calibration import calibration
 from coverslip.eval.folds import FoldSize
-from coverslip.eval.interval import nadeau_bengio
+from coverslip.eval.interval import LEAST_FOLDS, Interval, nadeau_bengio
 from coverslip.eval.operating_point import OperatingPoint, Rule, operating_point
 from coverslip.eval.recalibrate import Recalibration, recalibration
 from coverslip.eval.reduce import UnitLevel, Units, read_rows, reduce
@@ -155,14 +155,15 @@ def measured_over_folds(
 ) -> list[dict[str, Any]]:
     """What each fold's own thresholds do to its test units, and the mean over folds; an entry a class and rule.
 
-    The interval is Nadeau and Bengio's: it knows that folds share training patients, and that thresholds differ. A fold
-    without a threshold, or without anyone to count, is left out of a rate.
+    The interval is Nadeau and Bengio's: it knows that folds share training patients, and that thresholds differ. It is
+    no narrower than the folds' Wilson intervals allow, and under three folds there is none. A fold without a threshold,
+    or without anyone to count, is left out of a rate.
     """
     names = list(dict.fromkeys(of for fold in points for of in fold))
     found = []
     for of in names:
         for rule in RULES:
-            rates: dict[str, list[tuple[float, FoldSize]]] = {rate: [] for rate in RATES}
+            rates: dict[str, list[tuple[Interval, FoldSize]]] = {rate: [] for rate in RATES}
             thresholds: list[float | None] = []
             for held, chosen, size in zip(units, points, sizes):
                 point = chosen.get(of, {}).get(rule)
@@ -172,7 +173,7 @@ def measured_over_folds(
                         continue
                     for rate, figure in point.measured(positive, score).items():
                         if figure.value is not None:
-                            rates[rate].append((figure.value, size))
+                            rates[rate].append((figure, size))
             known = [point for fold in points if (point := fold.get(of, {}).get(rule)) is not None]
             if known:
                 found.append(
@@ -181,17 +182,31 @@ def measured_over_folds(
                         "rule": rule,
                         "aim": known[0].aim,
                         "thresholds": thresholds,
-                        **{
-                            rate: nadeau_bengio(
-                                [value for value, _ in pairs],
-                                [size.train for _, size in pairs],
-                                [size.test for _, size in pairs],
-                            ).to_json()
-                            for rate, pairs in rates.items()
-                        },
+                        **{rate: _rate(pairs).to_json() for rate, pairs in rates.items()},
                     }
                 )
     return found
+
+
+def _rate(folds: Sequence[tuple[Interval, FoldSize]]) -> Interval:
+    """The mean over folds of a rate, as `coverslip.eval.folds.over_folds` has any figure."""
+    values = [figure.value for figure, _ in folds if figure.value is not None]
+    if len(values) < LEAST_FOLDS:
+        why = f"{len(values)} of {LEAST_FOLDS} folds that an interval needs have a threshold and someone to count"
+        return Interval(float(np.mean(values)) if values else None, None, None, "mean of folds", reason=why)
+    reach = [
+        max(figure.value - figure.low, figure.high - figure.value)
+        for figure, _ in folds
+        if figure.value is not None and figure.low is not None and figure.high is not None
+    ]
+    # Repeats test the same patients again, and add none.
+    repeats = len({size.repeat for _, size in folds})
+    return nadeau_bengio(
+        values,
+        [size.train for _, size in folds],
+        [size.test for _, size in folds],
+        at_least=float(np.sqrt(np.mean(np.square(reach)) / len(values) * repeats)),
+    )
 
 
 def _views(task: Task, y: ndarray, p: ndarray) -> list[tuple[str, ndarray, ndarray]]:

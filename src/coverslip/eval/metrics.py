@@ -12,10 +12,10 @@ balanced_accuracy   mean recall of the classes
 f1                  of the positive class; more than two classes: mean of the classes' f1
 brier               mean (p - y)² of the positive class, 0 to 1; more than two classes: summed over classes, 0 to 2
                     (Brier 1950, https://doi.org/10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2)
-ece                 expected calibration error in 10 bins of equal width: |mean p - observed fraction|, weighted by the
-                    units in a bin. Two classes: of the positive class's probability; more: of the predicted class's
-                    (Guo et al. 2017, https://arxiv.org/abs/1706.04599). It cannot be 0 by chance in small samples:
-                    with 50 units a perfectly calibrated model shows about .1.
+ece                 expected calibration error in bins of equal numbers (`bins_of`): |mean p - observed fraction|,
+                    weighted by the units in a bin. Two classes: of the positive class's probability; more: of the
+                    predicted class's (Guo et al. 2017, https://arxiv.org/abs/1706.04599). It cannot be 0 by chance in
+                    small samples: with 50 units a perfectly calibrated model shows about .1.
 accuracy            fraction whose most probable class is the true one
 
 The decision is the most probable class (two classes: over .5); a tie goes to the class named first.
@@ -32,7 +32,9 @@ from numpy import ndarray
 
 from coverslip.base.errors import TableError
 
-ECE_BINS = 10
+# Bins hold the same number of units: ten of them, and at least this many units in each.
+MOST_BINS = 10
+LEAST_IN_BIN = 10
 # Probabilities that passed through half precision or a CSV of few digits do not sum to 1 exactly.
 SUM_TOLERANCE = 0.01
 
@@ -62,14 +64,14 @@ def weighted(
 ) -> Float[ndarray, r]:
     """One metric for each row of weights; NaN where a row lacks what the metric needs.
 
-    `strata` are the places of the units of each fold: auroc then ranks units of one fold alone, and counts the pairs of
-    all folds together.
+    `strata` are the places of the units of each fold: auroc and auprc then rank units of one fold alone; auroc counts
+    the pairs of all folds together, auprc the positives.
     """
     if not len(y):
         return np.full(len(weights), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
-        if name == "auroc" and strata is not None:
-            return _one_against_rest(partial(auroc_within, strata=strata), y, p, weights)
+        if name in _WITHIN and strata is not None:
+            return _one_against_rest(partial(_WITHIN[name], strata=strata), y, p, weights)
         return METRICS[name](y, p, weights)
 
 
@@ -86,6 +88,26 @@ def auroc_within(
         hits, count = ranked_pairs(positive[places], score[places], weights[:, places])
         right, pairs = right + hits, pairs + count
     return np.divide(right, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+
+
+def auprc_within(
+    positive: Bool[ndarray, n],
+    score: Float[ndarray, n],
+    weights: Float[ndarray, "r n"],
+    *,
+    strata: Sequence[Int[ndarray, m]],
+) -> Float[ndarray, r]:
+    """Average precision of positives that are ranked among the units of their own stratum (fold).
+
+    A stratum counts by its positives; one without a class has no ranking and is left out.
+    """
+    total, counted = np.zeros(len(weights)), np.zeros(len(weights))
+    for places in strata:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            area = auprc_of(positive[places], score[places], weights[:, places])
+        positives = np.where(np.isnan(area), 0, weights[:, places] @ positive[places].astype(float))
+        total, counted = total + np.nan_to_num(area) * positives, counted + positives
+    return np.divide(total, counted, out=np.full(len(weights), np.nan), where=counted > 0)
 
 
 def bounds(name: str, num_classes: int) -> tuple[float, float]:
@@ -132,16 +154,14 @@ def decisions(p: Float[ndarray, "n k"]) -> Int[ndarray, n]:
     return np.argmax(p, axis=1)
 
 
-def calibration_parts(
-    y: Int[ndarray, n], p: Float[ndarray, "n k"]
-) -> tuple[Float[ndarray, n], Bool[ndarray, n], Int[ndarray, n]]:
-    """What calibration looks at: the stated probability, whether it came true, and its bin (0 to ECE_BINS - 1)."""
-    if p.shape[1] == 2:
-        stated, true = p[:, 1], y == 1
-    else:
-        decided = decisions(p)
-        stated, true = p[np.arange(len(p)), decided], decided == y
-    return stated, true, np.minimum((stated * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+def bins_of(stated: Float[ndarray, n]) -> Int[ndarray, n]:
+    """The bin of each unit, 0 upwards: bins of equal numbers, ten at most; equal probabilities share a bin."""
+    num_bins = int(np.clip(len(stated) // LEAST_IN_BIN, 1, MOST_BINS))
+    _, inverse, counts = np.unique(stated, return_inverse=True, return_counts=True)
+    # All of a tie take the place of its middle, so that the bin does not depend on the order of rows.
+    middle = np.cumsum(counts) - (counts + 1) / 2
+    _, packed = np.unique((middle * num_bins // max(len(stated), 1))[inverse], return_inverse=True)
+    return packed
 
 
 def _auroc(y: ndarray, p: ndarray, weights: ndarray) -> ndarray:
@@ -226,10 +246,15 @@ def _brier(y: ndarray, p: ndarray, weights: ndarray) -> ndarray:
 
 
 def _ece(y: ndarray, p: ndarray, weights: ndarray) -> ndarray:
-    stated, true, bin_of = calibration_parts(y, p)
-    gaps = np.zeros((len(y), ECE_BINS))
-    gaps[np.arange(len(y)), bin_of] = stated - true
-    return np.abs(weights @ gaps).sum(axis=1) / weights.sum(axis=1)
+    decided = decisions(p)
+    stated, true = (p[:, 1], y == 1) if p.shape[1] == 2 else (p[np.arange(len(p)), decided], decided == y)
+    found = np.full(len(weights), np.nan)
+    for r, row in enumerate(weights):
+        # Bins hold equal numbers of what was drawn, so each draw has bins of its own.
+        drawn = np.repeat(np.arange(len(y)), row.astype(np.int64))
+        if len(drawn):
+            found[r] = np.abs(np.bincount(bins_of(stated[drawn]), (stated - true)[drawn])).sum() / len(drawn)
+    return found
 
 
 def _accuracy(y: ndarray, p: ndarray, weights: ndarray) -> ndarray:
@@ -245,4 +270,6 @@ METRICS: dict[str, Callable[[ndarray, ndarray, ndarray], ndarray]] = {
     "ece": _ece,
     "accuracy": _accuracy,
 }
+# Those that rank: models of different folds have different scales.
+_WITHIN = {"auroc": auroc_within, "auprc": auprc_within}
 LOWER_IS_BETTER = frozenset({"brier", "ece"})

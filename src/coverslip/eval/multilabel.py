@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from coverslip.eval.curves import precision_recall, roc
+from coverslip.eval.curves import curves_of
 from coverslip.eval.fixed_cohort import fixed_cohort
 from coverslip.eval.interval import Interval
 from coverslip.eval.jackknife import mean_of
 from coverslip.eval.kind import Kind, mean_of_known, nothing
-from coverslip.eval.metrics import auprc_of, auroc_within
+from coverslip.eval.metrics import auprc_within, auroc_within
 from coverslip.eval.reduce import Units
 from coverslip.eval.truth import Task
 
@@ -100,9 +100,8 @@ def _of_label(name: str, t: int, units: Units, weights: Float[ndarray, "r n"]) -
     with np.errstate(divide="ignore", invalid="ignore"):
         if name == "brier":
             return drawn @ (score - positive) ** 2 / drawn.sum(axis=1)
-        if name == "auprc":
-            return auprc_of(positive, score, drawn)
-        return auroc_within(positive, score, drawn, strata=[at for _, at in units.only(known).strata()])
+        within = auprc_within if name == "auprc" else auroc_within
+        return within(positive, score, drawn, strata=[at for _, at in units.only(known).strata()])
 
 
 def _count(y: Float[ndarray, n]) -> dict[str, int]:
@@ -111,11 +110,5 @@ def _count(y: Float[ndarray, n]) -> dict[str, int]:
 
 
 def _discrimination(units: Units, t: int, label: str) -> dict[str, Any]:
-    known = ~np.isnan(units.y[:, t])
-    true, score = units.y[known, t] == 1, units.p[known, t]
-    return {
-        "class": label,
-        "prevalence": float(true.mean()) if len(true) else None,
-        "roc": roc(true, score),
-        "pr": precision_recall(true, score),
-    }
+    known = units.only(~np.isnan(units.y[:, t]))
+    return curves_of(label, known.y[:, t] == 1, known.p[:, t], [at for _, at in known.strata()])

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from coverslip.eval.auroc_interval import auroc_interval
-from coverslip.eval.curves import precision_recall, roc
+from coverslip.eval.curves import curves_of
 from coverslip.eval.fixed_cohort import share
 from coverslip.eval.interval import Interval
 from coverslip.eval.jackknife import FISHER, LOGIT, mean_of, on_scale, ranked, spread
@@ -79,12 +79,7 @@ class Ordinal(Kind):
         return {
             "confusion": {"classes": list(task.classes), "counts": counts.tolist(), "decision": "median level"},
             "discrimination": [
-                {
-                    "class": f"{level} or higher",
-                    "prevalence": float((units.y >= k).mean()) if len(units) else None,
-                    "roc": roc(units.y >= k, at_least(units.p, k)),
-                    "pr": precision_recall(units.y >= k, at_least(units.p, k)),
-                }
+                curves_of(f"{level} or higher", units.y >= k, at_least(units.p, k), [at for _, at in units.strata()])
                 for k, level in enumerate(task.classes)
                 if k > 0
             ],

@@ -26,7 +26,7 @@ from coverslip.base.fingerprint import digest
 from coverslip.base.study import Study
 from coverslip.cohort import Cohort, Targets, resolve_split
 from coverslip.eval import FoldSize
-from coverslip.eval.folds import fold_results, over_folds, pooled_units
+from coverslip.eval.folds import fold_results, mean_sd, pooled_units
 from coverslip.eval.kinds import KINDS
 from coverslip.eval.permute import control, dealt, null_mean
 from coverslip.eval.reduce import UnitLevel, read_rows
@@ -143,7 +143,8 @@ def _figures(predictions: pd.DataFrame, sizes: Sequence[FoldSize], task: Task, l
     """The headline as metrics.json has it, and for survival the log-rank's z between the groups of risk."""
     kind, by_fold = KINDS[task.kind], {(size.repeat, size.fold): size for size in sizes}
     rows, _ = read_rows(predictions, task, where="Predictions")
-    figures: Figures = {"headline": over_folds(fold_results(rows, by_fold, level, task), task)[kind.headline].value}
+    values = [fold.figures[kind.headline] for fold in fold_results(rows, by_fold, level, task)]
+    figures: Figures = {"headline": mean_sd(values)["mean"]}
     if task.kind == "survival":
         units = pooled_units(rows, by_fold, level)
         figures["logrank_z"] = risk_groups(units, units.p[:, 0])["logrank"]["z"]

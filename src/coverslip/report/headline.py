@@ -66,8 +66,14 @@ def verdict(run: RunContents) -> str:
     if auroc is None or not is_number(auroc.get("value")):
         return f"No {label} could be computed; the reason stands under Warnings."
     n = num_folds(run)
-    mean = f"mean of {plural(n, f'{run.level} fold')}, Nadeau-Bengio" if n and n > 1 else "one fold, no interval"
-    interval = f"95 %: {span(auroc)}; {mean}" if span(auroc) != ABSENT else mean
+    mean = f"mean of {plural(n, f'{run.level} fold')}" if n and n > 1 else "one fold"
+    interval = f"{mean}, no interval"
+    if span(auroc) != ABSENT:
+        # Runs from before intervals were widened say nothing of it.
+        widened = ", widened to the sampling of the test patients" if "widened" in str(auroc.get("interval")) else ""
+        interval = f"95 %: {span(auroc)}; {mean}, Nadeau-Bengio{widened}"
+    elif n and n > 1 and auroc.get("reason"):
+        interval = f"{interval}: {auroc['reason']}"
     baseline, name = run.metric("baseline", name_of, "value"), run.metric("baseline", "name")
     against = f", against {number(baseline)} of the {name} baseline" if is_number(baseline) else ""
     return f"{label} {number(auroc['value'])} ({interval}){against}."

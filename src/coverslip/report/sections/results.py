@@ -53,7 +53,7 @@ def _spread(run: RunContents) -> Markup:
 
 
 def _class_curves(run: RunContents, kind: str) -> list[Mapping[str, Any]]:
-    """The pooled curve of each class that has one."""
+    """The curve of each class that has one: the mean of the folds', in runs from before that pooled."""
     entries = dig(run.evaluation, "discrimination") or []
     return [entry for entry in entries if isinstance(entry, Mapping) and isinstance(entry.get(kind), Mapping)]
 
@@ -78,7 +78,7 @@ def _drawn(run: RunContents, kind: str, x: str, y: str) -> list[Curve]:
             entry[kind][x],
             entry[kind][y],
             "model" if len(entries) == 1 else f"hue{i % 8}",
-            "all test patients" if len(entries) == 1 else str(entry.get("class")),
+            _name_of(entry[kind]) if len(entries) == 1 else str(entry.get("class")),
         )
         for i, entry in enumerate(entries)
     ]
@@ -88,39 +88,59 @@ def _drawn(run: RunContents, kind: str, x: str, y: str) -> list[Curve]:
     return [*folds, *pooled]
 
 
+def _name_of(curve: Mapping[str, Any]) -> str:
+    folds = curve.get("folds")
+    return "mean of folds" if is_number(folds) and folds > 1 else "all test patients"
+
+
 def _curves(run: RunContents) -> list[dict[str, Any]]:
     """Each figure with its caption; one that cannot be drawn is left out and told."""
     level, found = run.level, []
-    pooled_auroc, pooled_auprc = (run.metric("pooled", name, "value") for name in ("auroc", "auprc"))
     rocs = _drawn(run, "roc", "fpr", "tpr")
     positive = dig(next(iter(_class_curves(run, "roc")), None), "class")
     of = f" for class {positive}" if positive is not None and len(_class_curves(run, "roc")) == 1 else ""
     if rocs:
-        area = f"; area {number(pooled_auroc)}" if is_number(pooled_auroc) else ""
+        said = _area(run, "roc", "auroc", "area")
         found.append(
             {
                 "title": "ROC",
-                "svg": figures.roc(rocs, f"ROC curve{of}, {level} level, all out-of-fold predictions{area}."),
-                "caption": f"{level.capitalize()} level{of}, out-of-fold predictions pooled{area}.",
+                "svg": figures.roc(rocs, f"ROC curve{of}, {level} level, {said}."),
+                "caption": f"{level.capitalize()} level{of}, {said}.",
             }
         )
     prs = _drawn(run, "pr", "recall", "precision")
     if prs:
         entries = _class_curves(run, "pr")
         prevalence = entries[0].get("prevalence") if len(entries) == 1 else None
-        area = f"; average precision {number(pooled_auprc)}" if is_number(pooled_auprc) else ""
+        said = _area(run, "pr", "auprc", "average precision")
         base = f"; prevalence {number(prevalence)}" if is_number(prevalence) else ""
         found.append(
             {
                 "title": "Precision and recall",
                 "svg": figures.precision_recall(
-                    prs, prevalence, f"Precision-recall curve{of}, {level} level{area}{base}."
+                    prs, prevalence, f"Precision-recall curve{of}, {level} level, {said}{base}."
                 ),
-                "caption": f"{level.capitalize()} level{of}, out-of-fold predictions pooled{area}{base}.",
+                "caption": f"{level.capitalize()} level{of}, {said}{base}.",
             }
         )
     found += [*_reliability(run), *_confusion(run), *time_figures(run), *_scatter(run)]
     return found
+
+
+def _area(run: RunContents, kind: str, metric: str, word: str) -> str:
+    """Whose curves are drawn, with the area under them as drawn."""
+    entries = _class_curves(run, kind)
+    areas = [dig(entry, kind, "area") for entry in entries]
+    if not all(is_number(area) for area in areas):
+        # Runs from before curves were means of folds' curves: the area is of ranks within folds, the curve is not.
+        pooled = run.metric("pooled", metric, "value")
+        within = f"; {word} within folds {number(pooled)}, which is not that under this curve"
+        return f"out-of-fold predictions pooled{within if is_number(pooled) else ''}"
+    several = max(int(dig(entry, kind, "folds") or 1) for entry in entries) > 1
+    by_class = [number(a) + (f" of {e.get('class')}" if len(areas) > 1 else "") for a, e in zip(areas, entries)]
+    way = {"roc": "sensitivity at each false-positive rate", "pr": "precision at each recall"}[kind]
+    whose = f"mean of the folds' curves ({way})" if several else "one curve of all predictions"
+    return f"{whose}; {word} {listing(by_class)}"
 
 
 def _scatter(run: RunContents) -> list[dict[str, Any]]:
@@ -132,6 +152,9 @@ def _scatter(run: RunContents) -> list[dict[str, Any]]:
 
 
 def _reliability(run: RunContents) -> list[dict[str, Any]]:
+    """Of runs from before calibration had a section of its own, which draws it now."""
+    if dig(run.evaluation, "trust", "calibration"):
+        return []
     block = dig(run.evaluation, "reliability")
     bins = [b for b in dig(block, "bins") or [] if isinstance(b, Mapping) and is_number(b.get("stated"))]
     if not bins:
@@ -180,6 +203,10 @@ def _references(run: RunContents) -> dict[str, str]:
     return {"ibs": f"here {ours}; of a model that knows nobody {number(known['value'], 3)} ({known.get('of')})"}
 
 
+def _is_widened(figure: Any) -> bool:
+    return "widened" in str(dig(figure, "interval") or "")
+
+
 def _build(run: RunContents) -> dict[str, Any] | Absent:
     names = _names(run)
     if not names:
@@ -196,9 +223,10 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
         "pooled": run.metric("pooled"),
         "external": run.metric("external"),
         "how": {
-            what: next((f["interval"] for f in (run.metric(what) or {}).values() if dig(f, "interval")), "")
+            what: next((found for f in (run.metric(what) or {}).values() if (found := dig(f, "interval"))), "")
             for what in ("primary", "pooled", "external")
         },
+        "widened": [metric_label(name) for name in names if _is_widened(run.metric("primary", name))],
         "folds": _folds(run),
         "summary": run.metric("fold_summary") or {},
         "spread": _spread(run) if any(name in names for name in _IN_FIGURE) else None,
