@@ -314,12 +314,13 @@ def tests(runs: int, rng: np.random.Generator) -> Iterator[Row]:
                 tested.append(Units(ids, ids, y[test], score))
             gaps = values[1:] - values[0]
             # By hand, since `corrected_t` refuses two folds; of more it is the same.
-            error = gaps.std(1, ddof=1) * np.sqrt(1 / number + 1 / (number - 1))
+            spread = np.maximum(gaps.std(1, ddof=1), SAME)
+            error = spread * np.sqrt(1 / number + 1 / (number - 1))
             p = (2 * student.sf(np.abs(gaps.mean(1)) / error, number - 1)).tolist()
             assert number < LEAST_FOLDS or np.allclose(p[0], corrected_t(gaps[0].tolist(), number - 1, 1).p)
             least = sampling_half_width(_gap_of, tested, np.concatenate([units.y for units in tested]))
             narrow += least is not None and student.ppf(0.975, number - 1) * error[0] < least
-            plain = 2 * student.sf(np.abs(gaps.mean(1) / (gaps.std(1, ddof=1) / np.sqrt(number))), number - 1)
+            plain = 2 * student.sf(np.abs(gaps.mean(1) / (spread / np.sqrt(number))), number - 1)
             corrected += p[0] is not None and p[0] < 0.05
             usual += plain[0] < 0.05
             family += any(q is not None and q < 0.05 for q in holm(p))
