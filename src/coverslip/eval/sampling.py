@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.stats import t as student
 
+from coverslip.eval.bootstrap import without_each
 from coverslip.eval.interval import SAME, strata_of
 from coverslip.eval.reduce import Units
 
 # A figure of one fold's units for each row of weights; NaN where it cannot be computed.
 FoldFigure = Callable[[Units, Float[ndarray, "r n"]], Float[ndarray, "r"]]
-# Patients are left out in blocks of about this many numbers, so that memory stays bounded.
-_BLOCK = 4_000_000
 
 
 def sampling_half_width(
@@ -41,7 +40,7 @@ def sampling_half_width(
         for j, units in enumerate(folds):
             table[:, j] = figure(units, np.ones((1, len(units))))[0]
             here, of = np.unique(units.patient.astype(str), return_inverse=True)
-            left_out = [figure(units, block) for block in _without_each(of.reshape(-1), len(here))]
+            left_out = [figure(units, block) for block in without_each(of.reshape(-1))]
             table[np.searchsorted(names, here), j] = np.concatenate(left_out)
     known = ~np.isnan(table)
     if not known.any(axis=1).all():
@@ -57,10 +56,3 @@ def sampling_half_width(
         return 0.0
     freedom = max(1.0, variance**2 / sum(part**2 / df for part, df in parts))
     return float(student.ppf(0.5 + confidence / 2, freedom)) * float(np.sqrt(variance))
-
-
-def _without_each(of: Int[ndarray, n], number: int) -> Iterator[Float[ndarray, "r n"]]:
-    """Blocks of rows of weights, each row without one patient."""
-    rows = max(1, _BLOCK // max(1, len(of)))
-    for start in range(0, number, rows):
-        yield (of[None, :] != np.arange(start, min(start + rows, number))[:, None]).astype(np.float64)
