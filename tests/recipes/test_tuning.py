@@ -99,6 +99,90 @@ def test_other_features_of_the_tested_change_no_weight_and_no_choice(
     assert _learnt(study.parent) == before
 
 
+SURVIVAL = {
+    kind: ("--set", f'task.kind="{kind}"', "--set", 'task.time="days"', "--set", f'task.event="{event}"')
+    for kind, event in [("survival", "died"), ("survival_cox", "died"), ("survival_parametric", "died")]
+    + [("competing_risks", "cause")]
+}
+
+
+def _with_times(study: Path) -> None:
+    """A time, an event and a cause for each patient of the table; the target of the settings is left to the test."""
+    rng = np.random.default_rng(1)
+    table = pd.read_csv(study.parent / "cohort.csv")
+    died = (np.arange(24) % 3 > 0).astype(int)
+    days = rng.exponential(300, 24).round() + 1
+    table.assign(days=days, died=died, cause=died * (1 + np.arange(24) % 2)).to_csv(
+        study.parent / "cohort.csv", index=False
+    )
+    study.write_text(STUDY.replace('column = "lesion"\n', ""))
+
+
+def _outcomes_of_the_tested_changed(study: Path, tested: list[str]) -> None:
+    """Five times as long, and the other way round: what a model could take from them would show."""
+    table = pd.read_csv(study.parent / "cohort.csv")
+    there = table["slide"].isin(tested)
+    table.loc[there, "days"] = table.loc[there, "days"] * 5 + 1000
+    table.loc[there, "died"] = 1 - table.loc[there, "died"]
+    table.loc[there, "cause"] = 2 - table.loc[there, "cause"]
+    table.to_csv(study.parent / "cohort.csv", index=False)
+
+
+@pytest.mark.parametrize("kind", SURVIVAL)
+def test_other_times_of_the_tested_change_no_weight_no_choice_and_no_grid(
+    kind: str, study: Path, coverslip: Callable[..., Any]
+) -> None:
+    _with_times(study)
+    models = study.parent / "run" / "models" / "fold0"
+
+    def learnt() -> list[Any]:
+        names = ("weights.safetensors", "tuning.json", "inner.csv", "covariates.json")
+        card = json.loads((models / "model.json").read_text())
+        return [*((models / name).read_bytes() for name in names), card["task_arguments"], card["training"]["epochs"]]
+
+    assert coverslip("train", study, *SURVIVAL[kind]).code == 0
+    before, first = learnt(), pd.read_csv(study.parent / "run" / "predictions.csv")
+    _outcomes_of_the_tested_changed(study, TESTED)
+    said = coverslip("train", study, *SURVIVAL[kind])
+    assert said.code == 0, said.err
+    assert learnt() == before
+    second = pd.read_csv(study.parent / "run" / "predictions.csv")
+    stated = [name for name in first if name.startswith(("risk", "s_", "cif_"))]
+    assert len(stated) > 10 and first[stated].equals(second[stated])
+    assert not first["days"].equals(second["days"])
+
+
+@pytest.mark.parametrize("kind", SURVIVAL)
+def test_in_a_cross_validation_the_times_of_a_fold_are_none_of_its_model(
+    kind: str, study: Path, coverslip: Callable[..., Any]
+) -> None:
+    _with_times(study)
+    study.write_text(study.read_text().replace('file = "folds"', "folds = 3"))
+    options = (*SURVIVAL[kind], "--set", "tune.grid={}", "--set", "evaluation.inner_folds=0")
+    assert coverslip("train", study, *options).code == 0
+    split = json.loads((study.parent / "run" / "split.json").read_text())
+    (study.parent / "run" / "split.json").rename(study.parent / "kept.json")
+    again = (*options, "--set", 'split.file="kept.json"')
+    models = study.parent / "run" / "models"
+
+    def learnt() -> list[Any]:
+        folders = [models / f"fold{i}" for i in range(3)]
+        cards = [json.loads((folder / "model.json").read_text()) for folder in folders]
+        return [((f / "weights.safetensors").read_bytes(), c["task_arguments"]) for f, c in zip(folders, cards)]
+
+    before, first = learnt(), pd.read_csv(study.parent / "run" / "predictions.csv")
+    tested = split["folds"][0]["test"]  # patients
+    _outcomes_of_the_tested_changed(study, [slide for patient in tested for slide in split["patients"][patient]])
+    said = coverslip("train", study, *again)
+    assert said.code == 0, said.err
+    after, second = learnt(), pd.read_csv(study.parent / "run" / "predictions.csv")
+    assert after[0] == before[0]
+    assert after[1] != before[1] and after[2] != before[2]
+    risks = [name for name in first if name.startswith("risk")]
+    mine = first["fold"] == 0
+    assert first.loc[mine, risks].equals(second.loc[mine, risks])
+
+
 def test_rows_of_the_tested_are_first_read_when_every_model_is_made(
     study: Path, coverslip: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Floor 2: the table of slides and patients, targets, and patient-level folds that check themselves."""
 
 from coverslip.cohort.cohort import Cohort, Exclusion, load_cohort
+from coverslip.cohort.curve_times import learnt_times, with_common_times
 from coverslip.cohort.folds import make_split
 from coverslip.cohort.foreign import column_split, read_split, resolve_split
 from coverslip.cohort.inner import inner_folds
@@ -20,6 +21,7 @@ __all__ = [
     "check_split",
     "column_split",
     "inner_folds",
+    "learnt_times",
     "leave_site_out",
     "load_cohort",
     "make_split",
@@ -29,5 +31,6 @@ __all__ = [
     "resolve_split",
     "site_preserved",
     "temporal_split",
+    "with_common_times",
     "write_split",
 ]

@@ -91,13 +91,11 @@ class SlideModel(nn.Module):
             None if found.evidence is None else found.evidence.float().cpu(),
         )
 
-    def probabilities(self, bags: Bags) -> np.ndarray:
-        """The values of the task's columns (b, c) for each bag."""
-        values: np.ndarray = self.task.predictions(self.output(bags).logits.to(self.device)).cpu().numpy()
-        return values
-
-    def predict(self, source: BagSource | Features | Sequence[Features]) -> pd.DataFrame:
+    def predict(
+        self, source: BagSource | Features | Sequence[Features], *, times: Sequence[float] = ()
+    ) -> pd.DataFrame:
         """One row a slide: slide, patient and the task's columns. All slides of a pooled bag get their bag's values.
+        Curves are stated at `times`; without any, at those that the model learnt with.
 
         Raises:
             FeatureError: features of another encoder, tile size or scale, both named; or positions are missing.
@@ -106,10 +104,12 @@ class SlideModel(nn.Module):
             features = [source] if isinstance(source, Features) else list(source)
             source = BagSource(features, bag="slide")
         self.require_fit(source)
-        values = np.concatenate([self.probabilities(source.bags(run)) for run in source.chunks()])
+        task = self.task.at(times) if len(times) else self.task
+        logits = (self.output(source.bags(run)).logits.to(self.device) for run in source.chunks())
+        values = np.concatenate([task.predictions(some).cpu().numpy() for some in logits])
         return pd.DataFrame(
             [
-                {"slide": slide, "patient": patient, **dict(zip(self.task.columns, map(float, row)))}
+                {"slide": slide, "patient": patient, **dict(zip(task.columns, map(float, row)))}
                 for slides, patient, row in zip(source.slides, source.patients, values)
                 for slide in slides
             ]

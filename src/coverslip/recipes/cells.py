@@ -173,7 +173,7 @@ class CellTest:
         try:
             model = SlideModel.load(cell.folder)
             with measured(cell.study.fit.device) as cost:
-                said = model.predict(test)
+                said = model.predict(test, times=self.data.targets.grid)
         except StoreError:
             raise
         except (CoverslipError, *_METHOD_FAILS) as error:

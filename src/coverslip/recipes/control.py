@@ -118,6 +118,7 @@ def permuted_data(data: TrainingData, cohort: Cohort, study: Study, number: int)
     """
     targets = permuted_targets(data.targets, study.evaluation.seed, number)
     split = resolve_split(cohort, targets, study.split)
+    targets = with_common_times(targets, study.task, split)
     return replace(data, targets=targets, split=split, bags=data.bags.with_target(bag_target(targets)))
 
 

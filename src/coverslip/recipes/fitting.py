@@ -8,7 +8,7 @@ from pathlib import Path
 from coverslip.base.fingerprint import file_digest
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import Study
-from coverslip.cohort import Fold
+from coverslip.cohort import Fold, learnt_times
 from coverslip.mil import SlideModel, fit_bags, make_task
 from coverslip.recipes.training_data import TrainingData
 from coverslip.store import Features
@@ -38,7 +38,7 @@ def fit_fold(
         make_task(
             study.task.kind,
             classes=data.targets.classes,
-            grid=data.targets.grid,
+            grid=learnt_times(study.task, data.targets, (*fold.train, *fold.tune)),
             weights=study.fit.class_weights,
             options=study.task.options,
         ),

@@ -19,7 +19,7 @@ from coverslip.base.errors import CoverslipError, SplitError, StoreError
 from coverslip.base.files import read_json, write_json
 from coverslip.base.fingerprint import digest
 from coverslip.base.study import Study
-from coverslip.cohort import Fold, inner_folds
+from coverslip.cohort import Fold, inner_folds, learnt_times
 from coverslip.recipes.engine import Engine
 from coverslip.recipes.fitting import digests_of, fit_fold
 from coverslip.recipes.job import LOG, Job
@@ -93,6 +93,8 @@ class Part:
     inner: Fold
     folder: Path
     digest: str
+    times: tuple[float, ...] = ()
+    """The times of the outer fold's model, at which curves are stated; empty for targets that are no times."""
 
     @property
     def table(self) -> Path:
@@ -117,7 +119,7 @@ class InnerTraining:
             raise
         except CoverslipError as error:
             return error.message
-        said = model.predict(self.data.bags.take(part.inner.test))
+        said = model.predict(self.data.bags.take(part.inner.test), times=part.times)
         known = self.data.targets.shown.loc[said["slide"]].reset_index(drop=True)
         names = said[["slide", "patient"]].assign(fold=part.inner.index, set="inner")
         write_table(part.table, pd.concat([names, known, said.drop(columns=["slide", "patient"])], axis=1))
@@ -134,17 +136,18 @@ def _plan(job: Job, data: TrainingData, fold: Fold) -> list[Part]:
     settings, folder = job.study.evaluation, job.run.model(fold.name)
     inside = inner_folds(fold, data.targets, folds=settings.inner_folds, seed=settings.seed, tune=job.study.split.tune)
     study = choose_settings(job.study, data, fold, folder)
-    return [Part(study, inner, folder, _digest(study, data, inner)) for inner in inside]
+    times = learnt_times(study.task, data.targets, (*fold.train, *fold.tune))
+    return [Part(study, inner, folder, _digest(study, data, inner, times), times) for inner in inside]
 
 
-def _digest(study: Study, data: TrainingData, inner: Fold) -> str:
+def _digest(study: Study, data: TrainingData, inner: Fold, times: Sequence[float]) -> str:
     sets, frame = inner.sets(), data.targets.frame
     slides = sorted({slide for names in sets.values() for slide in names})
     return digest(
         {
             "sets": sets,
             "y": frame[frame["slide"].isin(slides)].astype(str).to_numpy().tolist(),
-            "grid": list(data.targets.grid),
+            "grid": list(times),
             "features": digests_of(data.features, slides),
             "task": study.task.model_dump(),
             "fit": study.fit.model_dump(),

@@ -5,7 +5,7 @@ operating points, models of covariates. Kept with the fold's model, measured on 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from coverslip.base.files import read_json, write_json
-from coverslip.cohort import Fold
+from coverslip.cohort import Fold, learnt_times
 from coverslip.eval import FoldSize
 from coverslip.eval.covariates import added_value
 from coverslip.eval.folds import fold_results
@@ -66,10 +66,11 @@ def learn_inside(job: Job, data: TrainingData, engine: Engine) -> Nested:
             write_json(folder / POINTS, learnt[fold.name].points_json())
         if names:
             slides = (*fold.train, *fold.tune)
+            own = replace(task, grid=learnt_times(job.study.task, data.targets, slides))
             units, y = truth_of(data.targets, slides, level)
             table = clinical_table(job.cohort, names, slides, level).loc[units]
-            means = None if mine.table is None else unit_means(mine.table, task, level)
-            clinical[fold.name] = fit_clinical(task, names, table, y, means, mine.reason)
+            means = None if mine.table is None else unit_means(mine.table, own, level)
+            clinical[fold.name] = fit_clinical(own, names, table, y, means, mine.reason)
             write_json(folder / NAME, clinical[fold.name].to_json())
     return Nested(task, level, learnt, clinical, {name: one.reason for name, one in inner.items() if one.reason})
 

@@ -48,8 +48,9 @@ def predict(run: Run, bag: Features) -> pd.DataFrame:
     """
     patient = run.split.patients.get(bag.slide, bag.slide)
     rows = []
+    times = _times(run)
     for fold in unseen(run.split, bag.slide):
-        table = SlideModel.load(run.files.model(fold.name)).predict(bag)
+        table = SlideModel.load(run.files.model(fold.name)).predict(bag, times=times)
         rows.append(table.assign(patient=patient, fold=fold.index, repeat=fold.repeat))
     frame = pd.concat(rows, ignore_index=True)
     first = ["slide", "patient", "fold", *(["repeat"] if run.split.repeats > 1 else [])]
@@ -157,12 +158,17 @@ def _predictions(run: Run, source: BagSource, progress: Progress) -> pd.DataFram
     rows = []
     with progress.stage("predict", len(folders), unit="model") as step:
         for number, folder in enumerate(folders):
-            table = SlideModel.load(folder).predict(source)
+            table = SlideModel.load(folder).predict(source, times=_times(run))
             rows.append(table.assign(fold=number, set="external"))
             step.advance(note=folder.name)
     frame = pd.concat(rows, ignore_index=True)
     first = ["slide", "patient", "fold", "set"]
     return frame[[*first, *[c for c in frame if c not in first]]]
+
+
+def _times(run: Run) -> tuple[float, ...]:
+    """The times at which the run's models were judged; empty for targets that are no times."""
+    return tuple(map(float, run.metrics["task"].get("grid") or ()))
 
 
 def _targets(run: Run, cohort: Cohort, study: Study) -> tuple[Targets | None, str]:
@@ -174,7 +180,7 @@ def _targets(run: Run, cohort: Cohort, study: Study) -> tuple[Targets | None, st
     if empty := [name for name in columns if cohort.frame[name].isna().all()]:
         return None, f"the table has no value in column {', '.join(map(repr, empty))}"
     # Curves are compared at the times at which the run's models were judged.
-    task = study.task.model_copy(update={"times": [float(time) for time in known.get("grid") or []]})
+    task = study.task.model_copy(update={"times": list(_times(run))})
     return make_targets(cohort, task, study.cohort.classes, expected=known["classes"]), ""
 
 

@@ -111,7 +111,7 @@ def _out_of_fold(job: Job, data: TrainingData) -> tuple[pd.DataFrame, pd.DataFra
         for fold in data.split.folds:
             model = SlideModel.load(job.run.model(fold.name))
             test = data.bags.take(fold.test)
-            predictions.append(labelled(model.predict(test), data, fold))
+            predictions.append(labelled(model.predict(test, times=data.targets.grid), data, fold))
             baseline.append(labelled(baseline_table(spread, data, fold, test), data, fold))
             step.advance(note=fold.name)
     return pd.concat(predictions, ignore_index=True), pd.concat(baseline, ignore_index=True)
@@ -123,7 +123,8 @@ def cross_validate(study: Study, run: RunFolder, data: TrainingData) -> tuple[pd
     for fold in data.split.folds:
         train(fold)
         model = SlideModel.load(run.model(fold.name))
-        tables.append(labelled(model.predict(data.bags.take(fold.test)), data, fold))
+        said = model.predict(data.bags.take(fold.test), times=data.targets.grid)
+        tables.append(labelled(said, data, fold))
     return pd.concat(tables, ignore_index=True), fold_sizes(study, run, data, data.split.folds)
 
 

@@ -11,7 +11,7 @@ import torch
 from coverslip.audit import AuditFinding, audit_split, duplicate_pairs
 from coverslip.base.errors import FeatureError
 from coverslip.base.files import read_json
-from coverslip.cohort import Fold, Split, Targets, make_targets, resolve_split
+from coverslip.cohort import Fold, Split, Targets, make_targets, resolve_split, with_common_times
 from coverslip.cohort.table import some
 from coverslip.eval.reduce import UnitLevel
 from coverslip.mil import BagSource, Target
@@ -63,6 +63,7 @@ def load_data(job: Job, failed: Mapping[str, str]) -> TrainingData:
     check_one_kind(features.values())
     targets = targets.without({**missing, **failed, **damaged})
     split = resolve_split(job.cohort, targets, study.split)
+    targets = with_common_times(targets, study.task, split)
     told = [
         *(f"LEAK. {finding.text}" for finding in _leaks(job, split, features)),
         *job.cohort.warnings,

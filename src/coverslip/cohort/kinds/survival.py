@@ -55,10 +55,7 @@ ENTRIES = {
     },
 }
 
-GRID_STEPS = 10
 MAX_CAUSES = 10
-# A grid that went on to the longest follow-up would be judged on a patient or two.
-_STILL_FOLLOWED = 0.1
 
 
 def survival_targets(
@@ -145,15 +142,12 @@ def _targets(
     frame = rows[["slide", "patient", "y", "event"]].assign(stratum=rows["event"])
     return Targets(
         task.kind, columns[1], tuple(causes), task.level, frame, exclusions, tuple(warnings),
-        columns=columns, strata=names, strict=False, grid=_grid(task, units["y"].to_numpy()),
+        columns=columns, strata=names, strict=False, grid=_grid(task),
     )  # fmt: skip
 
 
-def _grid(task: TaskSettings, times: np.ndarray) -> tuple[float, ...]:
-    """The times at which curves are stored: those of the settings, else even steps, in three digits."""
-    if task.times:
-        if sorted(set(task.times)) != list(task.times):
-            raise SettingsError(f"task.times = {task.times} do not rise.", fix="Name each time once, low to high.")
-        return tuple(map(float, task.times))
-    last = float(np.quantile(times, 1 - _STILL_FOLLOWED))
-    return tuple(dict.fromkeys(float(f"{last * (i + 1) / GRID_STEPS:.3g}") for i in range(GRID_STEPS)))
+def _grid(task: TaskSettings) -> tuple[float, ...]:
+    """The times at which the settings want curves; none where that is left to the folds (`cohort.curve_times`)."""
+    if sorted(set(task.times)) != list(task.times):
+        raise SettingsError(f"task.times = {task.times} do not rise.", fix="Name each time once, low to high.")
+    return tuple(map(float, task.times))

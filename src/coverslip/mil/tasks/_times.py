@@ -1,7 +1,9 @@
-"""What tasks about times share: names of the columns of curves, and one number out of a curve."""
+"""What tasks about times share: the times of their curves, names of columns, and one number out of a curve."""
 
 from __future__ import annotations
 
+import copy
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +11,40 @@ from jaxtyping import Float
 from torch import Tensor
 
 from coverslip.base.errors import SettingsError
+from coverslip.mil.tasks.contract import Task
+
+
+class CurveTask(Task):
+    """A task that states curves. `grid` are the times that it learnt with, which its risk is about; `shown` those at
+    which `predictions` states the curves: the same, until `at` asks for others."""
+
+    grid: tuple[float, ...]
+    shown: Tensor
+
+    def set_times(self, grid: Sequence[float]) -> None:
+        """Takes the times of the grid, and shows curves at them.
+
+        Raises:
+            SettingsError: there are none, or they do not rise from above 0.
+        """
+        self.grid = checked_grid(grid)
+        self.register_buffer("shown", torch.tensor(self.grid), persistent=False)
+        self.columns = self.named(self.grid)
+
+    @abstractmethod
+    def named(self, times: Sequence[float]) -> tuple[str, ...]:
+        """The columns of predictions with curves at these times."""
+
+    def at(self, times: Sequence[float]) -> Task:
+        """A copy with curves at other times.
+
+        Raises:
+            SettingsError: there are none, or they do not rise from above 0.
+        """
+        shown = checked_grid(times)
+        made = copy.deepcopy(self)
+        made.shown, made.columns = self.shown.new_tensor(shown), self.named(shown)
+        return made
 
 
 def checked_grid(grid: Sequence[float]) -> tuple[float, ...]:

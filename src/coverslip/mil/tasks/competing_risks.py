@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 from coverslip.base.errors import SettingsError
 from coverslip.mil.target import Target
 from coverslip.mil.tasks._bins import base_logits, bin_edges, incidence, log_likelihood
-from coverslip.mil.tasks._times import at_time, checked_grid, full, share_lost
-from coverslip.mil.tasks.contract import Task, of_patients
+from coverslip.mil.tasks._times import CurveTask, at_time, full, share_lost
+from coverslip.mil.tasks.contract import of_patients
 
 ENTRIES = {
     "competing_risks": {
@@ -25,7 +26,7 @@ ENTRIES = {
 }
 
 
-class CompetingRisks(Task):
+class CompetingRisks(CurveTask):
     """C causes times `bins` logits; in each bin a softmax over the causes and passing it free of all.
 
     As survival by discrete hazards, which is the case of one cause. Target: `y` (B,) times, `event` (B,) 0 censored or
@@ -45,11 +46,9 @@ class CompetingRisks(Task):
         if bins < 1 or not classes:
             raise SettingsError(f"Competing risks need a cause and a bin: {list(classes)}, task.options.bins = {bins}.")
         self.classes = tuple(classes)
-        self.grid = checked_grid(grid)
+        self.set_times(grid)
         self.bins = bins
         self.num_outputs = len(classes) * bins
-        curves = [at_time(f"cif_{cause}", time) for cause in classes for time in self.grid]
-        self.columns = (*(f"risk_{cause}" for cause in classes), *curves)
         self.explained = tuple(f"higher risk of {cause}" for cause in classes)
         self.register_buffer("times", torch.tensor(self.grid), persistent=False)
         self.register_buffer("edges", torch.linspace(0, self.grid[-1], bins + 1))
@@ -61,8 +60,13 @@ class CompetingRisks(Task):
         return -found, torch.ones_like(found)
 
     def predictions(self, logits: Float[Tensor, "b k"]) -> Float[Tensor, "b c"]:
-        gone = incidence(self._moved(logits), self.times, self.edges)
-        return torch.cat([share_lost(gone, self.times), gone.flatten(1)], 1)
+        moved = self._moved(logits)
+        risk = share_lost(incidence(moved, self.times, self.edges), self.times)
+        return torch.cat([risk, incidence(moved, self.shown, self.edges).flatten(1)], 1)
+
+    def named(self, times: Sequence[float]) -> tuple[str, ...]:
+        curves = [at_time(f"cif_{cause}", time) for cause in self.classes for time in times]
+        return (*(f"risk_{cause}" for cause in self.classes), *curves)
 
     def score(self, logits: Float[Tensor, "b k"]) -> Float[Tensor, "b e"]:
         return self.predictions(logits)[:, : len(self.classes)]

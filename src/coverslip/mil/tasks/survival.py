@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor
 from coverslip.base.errors import SettingsError
 from coverslip.mil.target import Target
 from coverslip.mil.tasks._bins import base_logits, bin_edges, incidence, log_likelihood
-from coverslip.mil.tasks._times import at_time, checked_grid, full, share_lost
-from coverslip.mil.tasks.contract import Task, of_patients
+from coverslip.mil.tasks._times import CurveTask, at_time, full, share_lost
+from coverslip.mil.tasks.contract import of_patients
 
 ENTRIES = {
     "survival": {
@@ -25,7 +26,7 @@ ENTRIES = {
 }
 
 
-class Survival(Task):
+class Survival(CurveTask):
     """`bins` logits, one a bin of time; h_k = sigmoid(z_k + z0_k) with z0 the training patients' own hazard.
 
     The network says how a bag departs from the average patient, so an untrained one already gives the average curve.
@@ -34,7 +35,7 @@ class Survival(Task):
     the event times instead, so that each has its share of events.
 
     Columns: `risk`, the share of the time up to the end of the grid that is expected to be lost, and s_<time>, the
-    chance to be free of the event at each time of the grid.
+    chance to be free of the event at each time that is shown.
     """
 
     kind: ClassVar[str] = "survival"
@@ -46,9 +47,8 @@ class Survival(Task):
         super().__init__()
         if bins < 1:
             raise SettingsError(f"task.options.bins = {bins}: time is cut into one bin or more.")
-        self.grid = checked_grid(grid)
+        self.set_times(grid)
         self.num_outputs = bins
-        self.columns = ("risk", *(at_time("s", time) for time in self.grid))
         self.explained = ("higher risk",)
         self.register_buffer("times", torch.tensor(self.grid), persistent=False)
         self.register_buffer("edges", torch.linspace(0, self.grid[-1], bins + 1))
@@ -60,8 +60,13 @@ class Survival(Task):
         return -found, torch.ones_like(found)
 
     def predictions(self, logits: Float[Tensor, "b k"]) -> Float[Tensor, "b c"]:
-        gone = incidence(self._moved(logits), self.times, self.edges)[:, 0]
-        return torch.cat([share_lost(gone, self.times)[:, None], 1 - gone], 1)
+        moved = self._moved(logits)
+        gone = incidence(moved, self.times, self.edges)[:, 0]
+        shown = incidence(moved, self.shown, self.edges)[:, 0]
+        return torch.cat([share_lost(gone, self.times)[:, None], 1 - shown], 1)
+
+    def named(self, times: Sequence[float]) -> tuple[str, ...]:
+        return ("risk", *(at_time("s", time) for time in times))
 
     def score(self, logits: Float[Tensor, "b k"]) -> Float[Tensor, "b 1"]:
         return self.predictions(logits)[:, :1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -9,8 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from coverslip.mil.target import Target
-from coverslip.mil.tasks._times import at_time, checked_grid, full
-from coverslip.mil.tasks.contract import Task
+from coverslip.mil.tasks._times import CurveTask, at_time, full
 
 ENTRIES = {
     "survival_cox": {
@@ -23,7 +23,7 @@ ENTRIES = {
 }
 
 
-class SurvivalCox(Task):
+class SurvivalCox(CurveTask):
     """One logit r, the log hazard ratio. Target: `y` (B,) times, `event` (B,) 1 or 0.
 
     The loss of a bag with the event is -(r_i - log of the sum of exp(r_j) over the bags of the step that were still
@@ -33,7 +33,8 @@ class SurvivalCox(Task):
 
     Columns: `risk`, r minus the training patients' mean, and s_<time> = exp(-H(t) exp(risk)) with Breslow's cumulative
     baseline hazard H (Breslow 1974, https://doi.org/10.2307/2529620) of the training patients under the trained
-    network. The network has seen them, so curves may be too far apart; ranks are not touched by that.
+    network, at the times of the grid (between them by straight lines, after the last as at the last). The network has
+    seen these patients, so curves may be too far apart; ranks are not touched by that.
     """
 
     kind: ClassVar[str] = "survival_cox"
@@ -44,9 +45,8 @@ class SurvivalCox(Task):
 
     def __init__(self, *, grid: tuple[float, ...]) -> None:
         super().__init__()
-        self.grid = checked_grid(grid)
+        self.set_times(grid)
         self.num_outputs = 1
-        self.columns = ("risk", *(at_time("s", time) for time in self.grid))
         self.explained = ("higher risk",)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("hazard", torch.zeros(len(self.grid)))
@@ -61,7 +61,10 @@ class SurvivalCox(Task):
     def predictions(self, logits: Float[Tensor, "b 1"]) -> Float[Tensor, "b c"]:
         risk = full(logits) - self.mean
         # A ratio of exp(30) is certain death on any baseline; beyond it float32 overflows.
-        return torch.cat([risk, torch.exp(-self.hazard * risk.clamp(max=30).exp())], 1)
+        return torch.cat([risk, torch.exp(-self._hazard_shown() * risk.clamp(max=30).exp())], 1)
+
+    def named(self, times: Sequence[float]) -> tuple[str, ...]:
+        return ("risk", *(at_time("s", time) for time in times))
 
     def score(self, logits: Float[Tensor, "b 1"]) -> Float[Tensor, "b 1"]:
         return logits
@@ -86,6 +89,13 @@ class SurvivalCox(Task):
 
     def card(self) -> dict[str, Any]:
         return {"grid": list(self.grid)}
+
+    def _hazard_shown(self) -> Float[Tensor, g]:
+        """H at the times that are shown: exact at those of the grid, between them by straight lines."""
+        grid, hazard = self.shown.new_tensor((0.0, *self.grid)), torch.cat([self.hazard.new_zeros(1), self.hazard])
+        place = torch.searchsorted(grid, self.shown).clamp(1, len(grid) - 1)
+        part = ((self.shown - grid[place - 1]) / (grid[place] - grid[place - 1])).clamp(max=1)
+        return torch.lerp(hazard[place - 1], hazard[place], part)
 
 
 def _followed(time: Float[Tensor, b]) -> Bool[Tensor, "b b"]:

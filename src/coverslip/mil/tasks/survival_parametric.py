@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,8 +13,8 @@ from torch.nn import functional
 
 from coverslip.base.errors import SettingsError
 from coverslip.mil.target import Target
-from coverslip.mil.tasks._times import at_time, checked_grid, full, share_lost
-from coverslip.mil.tasks.contract import Task, of_patients
+from coverslip.mil.tasks._times import CurveTask, at_time, full, share_lost
+from coverslip.mil.tasks.contract import of_patients
 
 ENTRIES = {
     "survival_parametric": {
@@ -30,7 +31,7 @@ _SHAPES = (0.3, 5.0)
 _STEEPEST = 30.0
 
 
-class SurvivalParametric(Task):
+class SurvivalParametric(CurveTask):
     """Three logits a component: weight, log scale and log shape, as departures from the training patients' own Weibull.
 
         S(t) = sum of w_j exp(-(t / scale_j)^shape_j)        loss: -log f(t) with the event, -log S(t) censored
@@ -51,10 +52,9 @@ class SurvivalParametric(Task):
         super().__init__()
         if components < 1:
             raise SettingsError(f"task.options.components = {components}: a mixture has one component or more.")
-        self.grid = checked_grid(grid)
+        self.set_times(grid)
         self.components = components
         self.num_outputs = 3 * components
-        self.columns = ("risk", *(at_time("s", time) for time in self.grid))
         self.explained = ("higher risk",)
         self.register_buffer("times", torch.tensor(self.grid), persistent=False)
         self.register_buffer("marginal", torch.tensor([math.log(self.grid[-1]), 1.0]))  # log scale, shape
@@ -71,11 +71,11 @@ class SurvivalParametric(Task):
         return -found, torch.ones_like(found)
 
     def predictions(self, logits: Float[Tensor, "b k"]) -> Float[Tensor, "b c"]:
-        log_weight, log_scale, shape = self._components(logits)
-        u = self._log_time(self.times)
-        steep = (shape[:, None] * (u[None, :, None] - log_scale[:, None])).clamp(max=_STEEPEST)  # (b, g, j)
-        survival = (log_weight[:, None] - steep.exp()).logsumexp(2).exp()
-        return torch.cat([share_lost(1 - survival, self.times)[:, None], survival], 1)
+        risk = share_lost(1 - self._survival(logits, self.times), self.times)
+        return torch.cat([risk[:, None], self._survival(logits, self.shown)], 1)
+
+    def named(self, times: Sequence[float]) -> tuple[str, ...]:
+        return ("risk", *(at_time("s", time) for time in times))
 
     def score(self, logits: Float[Tensor, "b k"]) -> Float[Tensor, "b 1"]:
         return self.predictions(logits)[:, :1]
@@ -87,6 +87,12 @@ class SurvivalParametric(Task):
 
     def card(self) -> dict[str, Any]:
         return {"grid": list(self.grid), "components": self.components}
+
+    def _survival(self, logits: Float[Tensor, "b k"], times: Float[Tensor, g]) -> Float[Tensor, "b g"]:
+        log_weight, log_scale, shape = self._components(logits)
+        u = self._log_time(times)
+        steep = (shape[:, None] * (u[None, :, None] - log_scale[:, None])).clamp(max=_STEEPEST)  # (b, g, j)
+        return (log_weight[:, None] - steep.exp()).logsumexp(2).exp()
 
     def _log_time(self, time: Float[Tensor, n]) -> Float[Tensor, n]:
         return time.to(self.marginal.dtype).log() - self.marginal[0]
