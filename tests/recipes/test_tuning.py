@@ -99,10 +99,10 @@ def test_other_features_of_the_tested_change_no_weight_and_no_choice(
     assert _learnt(study.parent) == before
 
 
+EVENTS = {"survival": "died", "survival_cox": "died", "survival_parametric": "died", "competing_risks": "cause"}
 SURVIVAL = {
     kind: ("--set", f'task.kind="{kind}"', "--set", 'task.time="days"', "--set", f'task.event="{event}"')
-    for kind, event in [("survival", "died"), ("survival_cox", "died"), ("survival_parametric", "died")]
-    + [("competing_risks", "cause")]
+    for kind, event in EVENTS.items()
 }
 
 

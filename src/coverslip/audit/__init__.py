@@ -1,5 +1,13 @@
 """Floor 5: what could make a number too good. Leaks within folds and between cohorts, shortcuts, pretraining."""
 
+from coverslip.audit.contents import (
+    Content,
+    contents_json,
+    not_compared,
+    read_contents,
+    shared_pictures,
+    sketch_digest,
+)
 from coverslip.audit.leaks import AuditFinding, audit_cohorts, audit_split, content_digests, duplicate_pairs
 from coverslip.audit.pretraining import cohort_patient, pretraining_overlap
 from coverslip.audit.shortcuts import (
@@ -14,6 +22,7 @@ from coverslip.audit.twins import Sketch, feature_twins, sketch
 
 __all__ = [
     "AuditFinding",
+    "Content",
     "Probe",
     "Sketch",
     "audit_cohorts",
@@ -21,12 +30,17 @@ __all__ = [
     "cohort_patient",
     "confounding",
     "content_digests",
+    "contents_json",
     "duplicate_pairs",
     "feature_twins",
     "label_from_site",
+    "not_compared",
     "pretraining_overlap",
+    "read_contents",
+    "shared_pictures",
     "site_from_features",
     "sketch",
+    "sketch_digest",
     "slide_collapse",
     "within_sites",
 ]

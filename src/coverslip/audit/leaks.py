@@ -28,7 +28,7 @@ class AuditFinding:
     """One kind of leak: a stable code, what was found in a sentence, what to do, and every case in words.
 
     Codes: patient_leak, slide_leak, content_leak, feature_leak, near_duplicate_leak (between sets of a fold);
-    shared_patient, shared_slide, shared_content, shared_features (between cohorts).
+    shared_patient, shared_slide, shared_content, shared_features, shared_picture (between cohorts).
     """
 
     code: str
@@ -77,9 +77,11 @@ def audit_cohorts(
     known_contents: Mapping[str, str] | None = None,
     new_contents: Mapping[str, str] | None = None,
     features: Iterable[tuple[str, str]] = (),
+    near: Iterable[tuple[str, str]] = (),
 ) -> tuple[AuditFinding, ...]:
     """What a new cohort shares with the one a model was made from; both map slides to patients, contents to digests;
-    `features` are pairs of a known and a new slide with the same features, as `feature_twins` finds them.
+    `features` are pairs of a known and a new slide with the same features, as `feature_twins` finds them, `near` pairs
+    that look alike, as `shared_pictures` finds them.
 
     Names are compared as they are: equal names of different hospitals are told too, and are for the reader to judge.
     """
@@ -101,6 +103,12 @@ def audit_cohorts(
             [f"{new_slide} is {known_slide}" for known_slide, new_slide in sorted(features)],
         ),
         _counted("shared_content", "Slides of the new cohort with the content of a training slide", _DROP, twins),
+        _counted(
+            "shared_picture",
+            "Slides of the new cohort that look like a training slide",
+            "Look at both. If they are the same slide, leave it out of the new cohort.",
+            [f"{new_slide} looks like {known_slide}" for known_slide, new_slide in sorted(near)],
+        ),
     )
     return tuple(finding for finding in findings if finding is not None)
 

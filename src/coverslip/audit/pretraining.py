@@ -45,7 +45,17 @@ def pretraining_overlap(
         if names & wanted:
             on_list.append(slide)
     total = len(patient_of)
-    warnings = []
+    warnings, unsure = [], []
+    if seen is None:
+        named = [
+            (cohort_patient(slide) or cohort_patient(patient) or ("", ""))[0] for slide, patient in patient_of.items()
+        ]
+        unsure = [
+            f"It is not known whether the encoder has learnt from {cohort}, and {named.count(cohort)} of {total} "
+            "tested slides are of it: if it has, the figures may be too good."
+            for cohort in _COHORTS
+            if cohort in named
+        ]
     for cohort, count in by_cohort.items():
         warnings.append(
             f"The encoder has learnt from {cohort}, and {count} of {total} tested slides are of it: they may have been "
@@ -60,4 +70,5 @@ def pretraining_overlap(
         "on_list": on_list,
         "listed": len(wanted),
         "warnings": warnings,
+        "unsure": unsure,
     }

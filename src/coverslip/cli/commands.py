@@ -16,7 +16,15 @@ from coverslip.base.registry import REGISTRIES
 from coverslip.base.study import Study, load_study
 from coverslip.cli.answers import show_answers
 from coverslip.cli.progress import ConsoleProgress
-from coverslip.cli.tables import check_table, failure_table, list_table, show_comparison, show_metrics, status_table
+from coverslip.cli.tables import (
+    check_table,
+    failure_table,
+    list_table,
+    show_comparison,
+    show_metrics,
+    show_warnings,
+    status_table,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -267,6 +275,8 @@ def predict(
     result = _recipe("predict").predict_table(run, table, features=features, out=out, progress=_progress())
     if result.metrics:
         show_metrics(_stdout, result.metrics)
+    else:
+        show_warnings(_stdout, result.warnings)
     show_answers(_stdout, result.said, result.no_metrics)
     _stdout.print(f"predictions  {result.predictions}", soft_wrap=True)
     _stdout.print(f"answers  {result.answers}", soft_wrap=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -99,7 +99,18 @@ def show_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
     localisation = metrics.get("localisation")
     if localisation:
         console.print(f"heatmaps find the annotated regions: {localisation['text']}", soft_wrap=True)
-    for warning in metrics.get("warnings", []):
+    if external is not None and external.get("baseline"):
+        beside = external["baseline"]
+        console.print(f"baseline {headline}  {interval(beside[headline])}  ({beside['name']})", soft_wrap=True)
+        gap = external["versus_baseline"][headline]
+        p = "" if gap.get("p") is None else f", p {gap['p']:.3f}"
+        console.print(f"model minus baseline {headline}  {interval(gap)}{p}", soft_wrap=True)
+    show_warnings(console, metrics.get("warnings", []))
+
+
+def show_warnings(console: Console, warnings: Iterable[str]) -> None:
+    """A line each."""
+    for warning in warnings:
         console.print(Text(f"warning  {warning}", "yellow"), soft_wrap=True)
 
 

@@ -37,8 +37,8 @@ class Targets:
     and `strata` names its values; where the frame has none, it is y. `strict` says that no fold can do without one.
 
     `level` is the unit of the target: where it is patient, all slides of a patient have the same. `columns` are the
-    table's columns it was read from, `column` is how people call it; `grid` are the times of survival curves, empty until the folds are known where the
-    settings name none (`cohort.curve_times`).
+    table's columns it was read from, `column` is how people call it; `grid` are the times of survival curves,
+    empty until the folds are known where the settings name none (`cohort.curve_times`).
     `exclusions` are the slides of the cohort that have no target, each with the reason.
     """
 

@@ -27,8 +27,8 @@ class EncoderInfo:
     to `input_px` (`Resize.parse` reads it); `pooling` says how tokens become one vector, because the same weights
     pooled differently are another encoder; `source`, `revision` and `sha256` say which weights; `device` is "cpu" for
     encoders that compute in numpy. `pretraining` names the public cohorts that the weights have learnt from, as their
-    authors say (source: the paper at the top of the encoder's file); empty for none, None where it is not known. A test
-    on slides of such a cohort may be too good.
+    authors say; empty for none, None where it is not known. A test on slides of such a cohort may be too good.
+    `pretraining_source` is what they say and where, in a line, or that nothing public says it.
     """
 
     name: str
@@ -46,6 +46,7 @@ class EncoderInfo:
     gated: bool
     device: Literal["any", "cpu"] = "any"
     pretraining: tuple[str, ...] | None = None
+    pretraining_source: str = ""
 
     def __post_init__(self) -> None:
         assert self.dim > 0 and 0 < self.mpp[0] <= self.mpp[1], self

@@ -31,6 +31,7 @@ from coverslip.eval.caveats import about_the_data, caveats
 from coverslip.eval.folds import FoldResult, FoldSize, difference, fold_results, mean_sd, over_folds, pooled_units
 from coverslip.eval.interval import Interval, percentiles
 from coverslip.eval.kinds import KINDS
+from coverslip.eval.paired import paired_differences
 from coverslip.eval.reduce import Rows, Task, UnitLevel, Units, overlapping, read_rows, reduce
 from coverslip.eval.sites import site_table
 
@@ -201,8 +202,11 @@ def _external(
         **_json(_fixed(units, task, resamples, seed, models=models)),
     }
     if baseline is not None:
-        figures = _fixed(reduce(baseline, level), task, resamples, seed, models=models)
+        theirs = reduce(baseline, level)
+        figures = _fixed(theirs, task, resamples, seed, models=models)
         result["baseline"] = {"name": KINDS[task.kind].baseline, **_json(figures)}
+        one, other = replace(units, stratum=None), replace(theirs, stratum=None)
+        result["versus_baseline"] = paired_differences(one, other, task, resamples=resamples, seed=seed)
     return result
 
 

@@ -5,8 +5,7 @@ Nothing here changes a figure. What cannot be asked (no sites, no covariates, to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from numpy import ndarray
 from coverslip.audit import (
     AuditFinding,
     Sketch,
-    audit_cohorts,
     audit_split,
     confounding,
+    contents_json,
     duplicate_pairs,
     feature_twins,
     label_from_site,
@@ -30,22 +29,23 @@ from coverslip.audit import (
     slide_collapse,
     within_sites,
 )
-from coverslip.base.errors import CoverslipError, FeatureError, SettingsError
+from coverslip.base.errors import CoverslipError, SettingsError
 from coverslip.base.files import finite, read_json, write_json
-from coverslip.base.study import Study
-from coverslip.cohort import Cohort, Targets
-from coverslip.encoders import describe
+from coverslip.base.study import AuditSettings
+from coverslip.cohort import Targets
+from coverslip.encoders import EncoderInfo, describe
 from coverslip.eval.concordance import Concordance, Contrast
 from coverslip.eval.slices import attribute_slices, clusters, error_slices
 from coverslip.eval.subgroups import FoldRows, subgroups
-from coverslip.recipes.embed import feature_store
+from coverslip.recipes.contents import contents_of
 from coverslip.recipes.job import LOG, Job
 from coverslip.recipes.training_data import TrainingData
-from coverslip.store import Features, FeatureStore, Run
 
 FORMAT = "coverslip.audit/1"
 # Slides whose tiles are asked for their slide; more would cost and tell no more.
 _COLLAPSE_SLIDES = 150
+# Leaks by name stand in split.json, fold by fold, and the report has them from there.
+_TOLD_BY_SPLIT = frozenset({"patient_leak", "slide_leak"})
 # Columns that are no covariates.
 _OWN = frozenset({"slide", "patient", "path", "mpp", "split"})
 
@@ -63,22 +63,23 @@ def check_audit(job: Job) -> None:
                 f"audit.{key}: the table has no column {missing[0]!r}.",
                 fix=f"It has: {', '.join(map(str, frame.columns))}.",
             )
-    _listed(settings.pretraining)
+    listed(settings.pretraining)
 
 
 def audit_run(job: Job, data: TrainingData, predictions: pd.DataFrame) -> dict[str, Any]:
     """What audit.json holds, after it is written."""
     settings = job.study.audit
+    sketches = _sketches(job, data)
+    # Kept whatever is audited now: a later cohort is compared with it.
+    write_json(job.run.contents, contents_json(contents_of(data.features, sketches, read_json(job.run.check))))
     if not settings.enabled:
         job.run.audit.unlink(missing_ok=True)
         return {}
-    sketches = _sketches(job, data)
     means = {slide: one.mean for slide, one in sketches.items()}
     tested, slides = tested_rows(predictions, data.targets, data.unit)
-    columns = _columns(job, data.targets)
-    attributes = _per_row(job.cohort.frame, columns, slides)
+    attributes = per_row(job.cohort.frame, covariate_columns(job, data.targets), slides)
     sites = attributes.get("site")
-    embedding = _embedding(means, slides)
+    embedding = mean_embedding(means, slides)
     seed = settings.seed
     audit: dict[str, Any] = {
         "format": FORMAT,
@@ -87,13 +88,28 @@ def audit_run(job: Job, data: TrainingData, predictions: pd.DataFrame) -> dict[s
         "pretraining": _pretraining(job, data, predictions),
         "sites": _sites(tested, embedding, sites, seed, settings.resamples),
         "collapse": _collapse(sketches, job.cohort.frame, seed),
-        "subgroups": subgroups(tested, attributes, cuts=settings.cuts, resamples=settings.resamples, seed=seed),
-        "slices": _slices(tested, predictions, data.targets, embedding, attributes, seed),
+        **where_it_fails(settings, tested, predictions, data.targets, embedding, attributes),
     }
-    audit["warnings"] = _warnings(audit)
+    audit["warnings"] = warnings_of(audit)
     write_json(job.run.audit, finite(audit))
     LOG.info("audited: %d warnings", len(audit["warnings"]))
     return audit
+
+
+def where_it_fails(
+    settings: AuditSettings,
+    tested: FoldRows,
+    predictions: pd.DataFrame,
+    targets: Targets,
+    embedding: Float[ndarray, "n d"],
+    attributes: Mapping[str, list[Any]],
+) -> dict[str, Any]:
+    """The parts "subgroups" and "slices": whom the model serves worse, and where its errors gather."""
+    seed = settings.seed
+    return {
+        "subgroups": subgroups(tested, attributes, cuts=settings.cuts, resamples=settings.resamples, seed=seed),
+        "slices": _slices(tested, predictions, targets, embedding, attributes, seed),
+    }
 
 
 def tested_rows(predictions: pd.DataFrame, targets: Targets, level: str) -> tuple[FoldRows, list[tuple[str, ...]]]:
@@ -162,12 +178,13 @@ def _sketches(job: Job, data: TrainingData) -> dict[str, Sketch]:
     return made
 
 
-def _embedding(means: Mapping[str, ndarray], slides: list[tuple[str, ...]]) -> Float[ndarray, "n d"]:
+def mean_embedding(means: Mapping[str, ndarray], slides: list[tuple[str, ...]]) -> Float[ndarray, "n d"]:
     """Mean features of each row's slides."""
     return np.stack([np.mean([means[slide] for slide in held], axis=0) for held in slides]).astype(np.float64)
 
 
-def _columns(job: Job, targets: Targets) -> list[str]:
+def covariate_columns(job: Job, targets: Targets) -> list[str]:
+    """The columns of the table by which units are grouped: those of the settings, else all that are no targets."""
     frame, wanted = job.cohort.frame, job.study.audit.columns
     if wanted is not None:
         return [*wanted, *(["site"] if "site" in frame and "site" not in wanted else [])]
@@ -176,7 +193,7 @@ def _columns(job: Job, targets: Targets) -> list[str]:
     return [str(name) for name in frame if name not in own]
 
 
-def _per_row(frame: pd.DataFrame, columns: list[str], slides: list[tuple[str, ...]]) -> dict[str, list[Any]]:
+def per_row(frame: pd.DataFrame, columns: list[str], slides: list[tuple[str, ...]]) -> dict[str, list[Any]]:
     """The value of each covariate for each row; what the slides of a patient differ in is joined, numbers averaged."""
     table = frame.set_index("slide")
     found: dict[str, list[Any]] = {}
@@ -201,14 +218,20 @@ def _leaks(job: Job, data: TrainingData, means: Mapping[str, ndarray]) -> dict[s
     digests = {s: f.identity.slide_fingerprint for s, f in data.features.items() if f.identity is not None}
     exact, near = duplicate_pairs(read_json(job.run.check))
     found = audit_split(data.split, contents=digests, exact=exact, near=near, features=twins)
+    missed = {}
+    if unknown := len(data.features) - len(digests):
+        missed["files of slides"] = f"not known of {unknown} of {len(data.features)} slides: features of another tool"
+    if not job.run.check.is_file():
+        missed["looks of slides"] = "no slide was opened"
     return {
         "looked_at": ["patients", "slides", "images" if digests or job.run.check.is_file() else None, "features"],
+        "not_compared": missed,
         "feature_twins": [list(pair) for pair in twins],
-        "findings": [_finding(one) for one in found],
+        "findings": [finding_json(one) for one in found],
     }
 
 
-def _finding(found: AuditFinding) -> dict[str, Any]:
+def finding_json(found: AuditFinding) -> dict[str, Any]:
     return {"code": found.code, "message": found.message, "fix": found.fix, "cases": list(found.cases)}
 
 
@@ -218,21 +241,32 @@ def _pretraining(job: Job, data: TrainingData, predictions: pd.DataFrame) -> dic
     patient_of = dict(zip(tested["slide"].astype(str), tested["patient"].astype(str)))
     return {
         "encoder": name or None,
-        **pretraining_overlap(patient_of, seen_by(name), _listed(job.study.audit.pretraining)),
+        "source": pretraining_source(name),
+        **pretraining_overlap(patient_of, seen_by(name), listed(job.study.audit.pretraining)),
     }
 
 
 def seen_by(encoder: str) -> tuple[str, ...] | None:
     """The public cohorts that an encoder has learnt from; None where that, or the encoder, is not known."""
-    if not encoder:
-        return None
+    info = _described(encoder)
+    return None if info is None else info.pretraining
+
+
+def pretraining_source(encoder: str) -> str | None:
+    """Who says so, and where; None where the encoder is not known."""
+    info = _described(encoder)
+    return None if info is None else info.pretraining_source or None
+
+
+def _described(encoder: str) -> EncoderInfo | None:
     try:
-        return describe(encoder).pretraining
+        return describe(encoder) if encoder else None
     except CoverslipError:
         return None  # features of another tool, under a name that only it knows
 
 
-def _listed(path: str | None) -> list[str]:
+def listed(path: str | None) -> list[str]:
+    """The names of a pretraining list; none without a file."""
     if path is None:
         return []
     try:
@@ -298,14 +332,15 @@ def _slices(
     return {"error": "share of a patient's pairs within the fold that are in the wrong order", **found}
 
 
-def _warnings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
+def warnings_of(audit: Mapping[str, Any]) -> list[dict[str, str]]:
     """What a reader must know first: gravity (leak, fail, warn) and a sentence."""
     told = [
         {"gravity": "leak", "text": f"{one['message']} {'; '.join(one['cases'][:3])}. {one['fix']}"}
         for one in audit["leaks"]["findings"]
-        if one["code"] == "feature_leak"
+        if one["code"] not in _TOLD_BY_SPLIT
     ]
     told += [{"gravity": "fail", "text": text} for text in audit["pretraining"]["warnings"]]
+    told += [{"gravity": "warn", "text": text} for text in audit["pretraining"].get("unsure", ())]
     sites = audit["sites"]
     confounded, probe = sites.get("confounding") or {}, sites.get("label_from_site") or {}
     if confounded.get("red") or probe.get("red"):
@@ -340,41 +375,3 @@ def _warnings(audit: Mapping[str, Any]) -> list[dict[str, str]]:
         if one["finding"]
     ]
     return told
-
-
-def audit_external(run: Run, cohort: Cohort, store: FeatureStore) -> list[str]:
-    """What another cohort shares with the one a run learnt from, and whether its encoder may have seen it: sentences.
-
-    Patients and slides are compared by name, slides by their features too, where those of the run still lie where it
-    read them.
-    """
-    new = _readable(store, cohort.slides)
-    known = _readable(feature_store(run.settings), run.split.patients) if _there(run.settings) else {}
-    found = audit_cohorts(run.split.patients, cohort.patient_of, features=_shared(known, new))
-    encoder = next((f.identity.encoder.name if f.identity else f.encoder or "" for f in new.values()), "")
-    seen = pretraining_overlap(cohort.patient_of, seen_by(encoder), _listed(run.settings.audit.pretraining))
-    told = [one.text for one in found] + list(seen["warnings"])
-    if new and not known:
-        told.append("The run's features are gone, so slides that it learnt from under other names were not looked for.")
-    return told
-
-
-def _there(study: Study) -> bool:
-    return Path(study.features.store).exists()
-
-
-def _readable(store: FeatureStore, slides: Iterable[str]) -> dict[str, Features]:
-    """The features that can be read; what is missing or damaged has been told elsewhere."""
-    found = {}
-    for slide in slides:
-        with suppress(FeatureError):
-            found[slide] = store.read(slide)
-    return found
-
-
-def _shared(known: Mapping[str, Features], new: Mapping[str, Features]) -> tuple[tuple[str, str], ...]:
-    """Pairs of a known and a new slide with the same features; slides of the same name are told by their name."""
-    mine = {slide: sketch(features.x).mean for slide, features in known.items()}
-    theirs = {slide: sketch(features.x).mean for slide, features in new.items()}
-    pairs = feature_twins(mine, lambda s: known[s].x, theirs, lambda s: new[s].x)
-    return tuple((a, b) for a, b in pairs if a != b)

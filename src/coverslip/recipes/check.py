@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from coverslip.base.errors import SettingsError
 from coverslip.base.files import write_json
@@ -44,20 +45,7 @@ def check(
 
 def check_study(job: Job, *, skip: Collection[str] = ()) -> dict[str, str]:
     """Checks the cohort's slides but those in `skip` and writes check.json; the slides that fail with the reasons."""
-    frame = job.cohort.frame
-    frame = frame[~frame["slide"].isin(list(skip))]
-    slides = [Path(path) for path in frame["path"]]
-    mpp = dict(zip(frame["slide"], frame["mpp"])) if "mpp" in frame else {}
-    report = check_cohort(
-        slides,
-        names=list(frame["slide"]),
-        mpp={slide: float(value) for slide, value in mpp.items() if value == value},
-        fallback_mpp=job.study.slides.mpp,
-        reader=job.study.slides.reader,
-        timeout_s=job.study.slides.timeout_s,
-        progress=job.progress,
-    )
-    result = report.to_json()
+    result = look_at(job, [slide for slide in job.cohort.slides if slide not in set(skip)])
     write_json(job.run.check, result)
     failed = {}
     for slide in result["slides"]:
@@ -68,6 +56,23 @@ def check_study(job: Job, *, skip: Collection[str] = ()) -> dict[str, str]:
             failed[slide["slide"]] = reasons
             LOG.warning("%s fails the preflight: %s", slide["slide"], reasons)
     return failed
+
+
+def look_at(job: Job, slides: Collection[str]) -> dict[str, Any]:
+    """The check report of some of the cohort's slides, as check.json holds it; nothing is written or recorded."""
+    frame = job.cohort.frame
+    frame = frame[frame["slide"].isin(list(slides))]
+    mpp = dict(zip(frame["slide"], frame["mpp"])) if "mpp" in frame else {}
+    report = check_cohort(
+        [Path(path) for path in frame["path"]],
+        names=list(frame["slide"]),
+        mpp={slide: float(value) for slide, value in mpp.items() if value == value},
+        fallback_mpp=job.study.slides.mpp,
+        reader=job.study.slides.reader,
+        timeout_s=job.study.slides.timeout_s,
+        progress=job.progress,
+    )
+    return report.to_json()
 
 
 def _mpp_column(table: Path) -> dict[str, float]:

@@ -34,7 +34,15 @@ from coverslip.recipes.embed import feature_store
 from coverslip.recipes.engine import LOCAL, Engine, open_engine
 from coverslip.recipes.fitting import digests_of
 from coverslip.recipes.job import Job, Tally, open_job, working
-from coverslip.recipes.out_of_fold import baseline_table, evaluated, fold_sizes, labelled, summaries, untuned
+from coverslip.recipes.out_of_fold import (
+    baseline_table,
+    evaluated,
+    fit_baseline,
+    fold_sizes,
+    labelled,
+    summaries,
+    untuned,
+)
 from coverslip.recipes.train import cohort_json, environment, forget_results
 from coverslip.recipes.training_data import TrainingData, load_data
 from coverslip.recipes.tuning import collect_tuning
@@ -179,10 +187,11 @@ def _baseline(job: Job, data: TrainingData, prints: Mapping[str, str]) -> tuple[
     )
     if path.is_file() and (kept := read_json(record)).get("digest") == made_from:
         return read_predictions(path, text=_text(data)), kept
-    tables, spread = [], summaries(data)
+    tables, spread = [], summaries(data.bags)
     with job.progress.stage("baseline", len(data.split.folds), unit="fold") as step, measured("cpu") as cost:
         for fold in data.split.folds:
-            tables.append(labelled(baseline_table(spread, data, fold, data.bags.take(fold.test)), data, fold))
+            linear = fit_baseline(spread, data, fold)
+            tables.append(labelled(baseline_table(linear, spread, data.bags.take(fold.test)), data, fold))
             step.advance(note=fold.name)
     write_table(path, pd.concat(tables, ignore_index=True))
     folds = len(data.split.folds)

@@ -24,7 +24,7 @@ from coverslip.base.errors import SplitError
 from coverslip.base.files import finite, read_json, write_json
 from coverslip.base.fingerprint import digest
 from coverslip.base.study import Study
-from coverslip.cohort import Cohort, Targets, resolve_split
+from coverslip.cohort import Cohort, Targets, resolve_split, with_common_times
 from coverslip.eval import FoldSize
 from coverslip.eval.folds import fold_results, mean_sd, pooled_units
 from coverslip.eval.kinds import KINDS

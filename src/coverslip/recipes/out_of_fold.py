@@ -10,7 +10,8 @@ import torch
 
 from coverslip.base.study import FitSettings, Study
 from coverslip.cohort import Fold
-from coverslip.eval import Evaluation, FoldSize, baseline_predictions, evaluate, mean_sd
+from coverslip.eval import Evaluation, FoldSize, evaluate, mean_sd
+from coverslip.eval.linear import LinearModel
 from coverslip.eval.truth import Task
 from coverslip.mil import BagSource, SlideModel, Target
 from coverslip.recipes.job import Job
@@ -43,23 +44,23 @@ def evaluated(
     )
 
 
-def summaries(data: TrainingData) -> dict[str, np.ndarray]:
+def summaries(bags: BagSource) -> dict[str, np.ndarray]:
     """Mean and standard deviation over the rows of each bag, by the bag's name."""
-    return {name: mean_sd(data.bags.bags([place]).x.float().numpy()) for place, name in enumerate(data.bags.names)}
+    return {name: mean_sd(bags.bags([place]).x.float().numpy()) for place, name in enumerate(bags.names)}
 
 
-def baseline_table(spread: Mapping[str, np.ndarray], data: TrainingData, fold: Fold, test: BagSource) -> pd.DataFrame:
-    """The baseline's predictions. It needs no early stopping, so it is fitted on training and tuning bags."""
+def fit_baseline(spread: Mapping[str, np.ndarray], data: TrainingData, fold: Fold) -> LinearModel:
+    """The baseline of a fold. It needs no early stopping, so it is fitted on training and tuning bags."""
     train = data.bags.take((*fold.train, *fold.tune))
     assert train.target is not None
-    task = Task.of(data.targets.description)
-    values = baseline_predictions(
-        task,
-        np.stack([spread[name] for name in train.names]),
-        _known(train.target),
-        np.stack([spread[name] for name in test.names]),
-    )
-    columns = task.reader.predictions(task)
+    x = np.stack([spread[name] for name in train.names])
+    return LinearModel.fit(Task.of(data.targets.description), x, _known(train.target))
+
+
+def baseline_table(model: LinearModel, spread: Mapping[str, np.ndarray], test: BagSource) -> pd.DataFrame:
+    """The baseline's predictions of bags of which `spread` has mean and standard deviation."""
+    values = model.predict(np.stack([spread[name] for name in test.names]))
+    columns = model.task.reader.predictions(model.task)
     return pd.DataFrame(
         [
             {"slide": slide, "patient": patient, **dict(zip(columns, row.tolist()))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,23 +10,32 @@ from typing import Any
 import pandas as pd
 
 from coverslip.base.errors import FeatureError, SettingsError, TableError
-from coverslip.base.files import write_json
+from coverslip.base.files import read_json, write_json
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import CohortSettings, Study
 from coverslip.cohort import Cohort, Fold, Split, Targets, load_cohort, make_targets
 from coverslip.eval import Evaluation, evaluate
+from coverslip.eval.linear import LinearModel
+from coverslip.eval.truth import Task
 from coverslip.mil import BagSource, SlideModel
 from coverslip.recipes.answers import answers
-from coverslip.recipes.audits import audit_external
+from coverslip.recipes.check import look_at
 from coverslip.recipes.embed import embed_slides, feature_store
+from coverslip.recipes.external import audit_external, told
 from coverslip.recipes.job import LOG, Job, working
+from coverslip.recipes.out_of_fold import baseline_table, summaries
 from coverslip.store import Features, OutcomeLog, Run, RunFolder, write_table
+
+_NO_BASELINE = (
+    "The run has kept no baseline, so nothing stands beside the model's figures: `coverslip train` keeps one since."
+)
 
 
 @dataclass
 class External:
     """What external validation leaves: the file of predictions, a row a slide and model, and that of answers, a row a
-    patient; `said` is what the answers promise; the slides that failed; and metrics, or the reason why there are none.
+    patient; `said` is what the answers promise; the slides that failed; metrics, or the reason why there are none; and
+    what speaks against the cohort as a test (`warnings`; they are in the metrics too).
     """
 
     predictions: Path
@@ -35,6 +44,7 @@ class External:
     failed: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     no_metrics: str = ""
+    warnings: list[str] = field(default_factory=list)
 
 
 def predict(run: Run, bag: Features) -> pd.DataFrame:
@@ -103,9 +113,13 @@ def predict_table(
         write_table(folder.predictions, said.predictions)
         write_table(folder.answers, said.table)
         write_json(folder.answers.with_suffix(".json"), said.metrics)
-        result = External(folder.predictions, folder.answers, said.metrics, failed, no_metrics=no_metrics)
+        check = look_at(job, list(rows)) if features is None else {}
+        audit = audit_external(run, job, rows, predictions, targets, check=check)
+        result = External(
+            folder.predictions, folder.answers, said.metrics, failed, no_metrics=no_metrics, warnings=told(audit)
+        )
         if targets is not None:
-            found = _evaluate(run, cohort, predictions, targets, job)
+            found = _evaluate(run, cohort, predictions, _baseline(run, source, targets), targets, job, result.warnings)
             result.metrics = {**found.metrics, "answers": said.metrics}
             write_json(folder.evaluation, found.curves)
             write_json(folder.metrics, result.metrics)
@@ -191,21 +205,46 @@ def _labelled(predictions: pd.DataFrame, targets: Targets) -> pd.DataFrame:
     return pd.concat([predictions.iloc[:, :4], known, predictions.iloc[:, 4:]], axis=1)
 
 
-def _evaluate(run: Run, cohort: Cohort, predictions: pd.DataFrame, targets: Targets, job: Job) -> Evaluation:
+def _baseline(run: Run, source: BagSource, targets: Targets) -> pd.DataFrame | None:
+    """What the run's linear baselines say, like the predictions; None where a model has none (older runs)."""
+    folders = run.models()
+    kept = [read_json(run.files.baseline(folder.name)) for folder in folders]
+    if not all(kept):
+        return None
+    task, spread = Task.of(run.metrics["task"]), summaries(source)
+    tables = [
+        baseline_table(LinearModel.from_json(task, found), spread, source).assign(fold=number, set="external")
+        for number, found in enumerate(kept)
+    ]
+    frame = pd.concat(tables, ignore_index=True)
+    first = ["slide", "patient", "fold", "set"]
+    return _labelled(frame[[*first, *[c for c in frame if c not in first]]], targets)
+
+
+def _evaluate(
+    run: Run,
+    cohort: Cohort,
+    predictions: pd.DataFrame,
+    baseline: pd.DataFrame | None,
+    targets: Targets,
+    job: Job,
+    warnings: Sequence[str],
+) -> Evaluation:
     """Figures of the external cohort, with what it shares with the run's cohort told first."""
+    lacking = [] if baseline is not None else [_NO_BASELINE]
     labelled = predictions[predictions["slide"].isin(targets.slides)]
     if labelled.empty:
         raise TableError(f"No slide of the table has a known {targets.column!r}.")
     return evaluate(
         labelled,
-        None,
+        None if baseline is None else baseline[baseline["slide"].isin(targets.slides)],
         task=targets.description,
         level="patient" if targets.level == "patient" else "slide",
         split=[],
         resamples=job.study.evaluation.resamples,
         seed=job.study.evaluation.seed,
         sites=cohort.frame.set_index("slide")["site"] if "site" in cohort.frame else None,
-        warnings=[*_left_out(targets), *audit_external(run, cohort, job.store)],
+        warnings=[*_left_out(targets), *warnings, *lacking],
     )
 
 

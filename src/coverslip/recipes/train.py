@@ -29,7 +29,7 @@ from coverslip.recipes.fitting import digests_of, fit_fold
 from coverslip.recipes.job import LOG, Job, Tally, open_job, working
 from coverslip.recipes.likeness import keep_likeness
 from coverslip.recipes.nested import calibrated, learn_inside, told
-from coverslip.recipes.out_of_fold import baseline_table, evaluated, fold_sizes, labelled, summaries
+from coverslip.recipes.out_of_fold import baseline_table, evaluated, fit_baseline, fold_sizes, labelled, summaries
 from coverslip.recipes.training_data import TrainingData, load_data
 from coverslip.recipes.tuning import candidates, choose_settings, collect_tuning
 from coverslip.store import RunFolder, describe_environment, write_table
@@ -83,7 +83,7 @@ def forget_results(run: RunFolder, split: Split) -> None:
     """Removes what an earlier run with other settings left, so that no old number stands beside a new one."""
     for path in (run.predictions, run.metrics, run.evaluation, run.audit, run.tuning):
         path.unlink(missing_ok=True)
-    for path in (run.control, run.checklists, run.report):
+    for path in (run.control, run.checklists, run.contents, run.report):
         path.unlink(missing_ok=True)
     for folder in (run.heatmaps, run.slices):
         shutil.rmtree(folder, ignore_errors=True)
@@ -104,15 +104,18 @@ def _train_folds(job: Job, data: TrainingData, engine: Engine) -> None:
 
 
 def _out_of_fold(job: Job, data: TrainingData) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Predictions of each fold's test slides: by its model, and by the baseline on the same fold."""
+    """Predictions of each fold's test slides: by its model, and by the baseline on the same fold,
+    which is kept for `predict`."""
     predictions, baseline = [], []
-    spread = summaries(data)
+    spread = summaries(data.bags)
     with job.progress.stage("predict", len(data.split.folds), unit="fold") as step:
         for fold in data.split.folds:
             model = SlideModel.load(job.run.model(fold.name))
             test = data.bags.take(fold.test)
             predictions.append(labelled(model.predict(test, times=data.targets.grid), data, fold))
-            baseline.append(labelled(baseline_table(spread, data, fold, test), data, fold))
+            linear = fit_baseline(spread, data, fold)
+            write_json(job.run.baseline(fold.name), linear.to_json())
+            baseline.append(labelled(baseline_table(linear, spread, test), data, fold))
             step.advance(note=fold.name)
     return pd.concat(predictions, ignore_index=True), pd.concat(baseline, ignore_index=True)
 

@@ -72,6 +72,11 @@ class RunFolder:
         return self.folder / "audit.json"
 
     @property
+    def contents(self) -> Path:
+        """Digests of the slides, by which a later cohort is compared with them."""
+        return self.folder / "contents.json"
+
+    @property
     def likeness(self) -> Path:
         """What the training slides look like; its arrays lie beside it, as .npz."""
         return self.folder / "likeness.json"
@@ -149,6 +154,10 @@ class RunFolder:
     def model(self, fold: str) -> Path:
         """The folder of one fold's model, by `Fold.name`."""
         return self.models / fold
+
+    def baseline(self, fold: str) -> Path:
+        """The linear baseline of one fold, as plain numbers."""
+        return self.model(fold) / "baseline.json"
 
     def heatmap(self, slide: str, suffix: str) -> Path:
         """A slide's map: .png, .geojson or .parquet."""

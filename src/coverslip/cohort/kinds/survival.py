@@ -82,7 +82,8 @@ def competing_targets(
 ) -> Targets:
     """The time of each slide's patient and which event ended it: 0 for censored, else 1 + its place in `classes`.
 
-    In the table a censored time has 0, and any other value names a cause. `cohort.classes` groups causes.
+    In the table a censored time has 0, and any other value names a cause. `cohort.classes` groups causes. A cohort
+    without events is allowed, as for survival.
 
     Raises:
         SettingsError: task.time or task.event is not set, or task.times is not rising.
@@ -93,12 +94,14 @@ def competing_targets(
     group_of = {label_text(v): name for name, values in (groups or {}).items() for v in values}
     said = said.map(lambda value: group_of.get(value, value))
     found = natural_order(set(said) - {"0"})
-    causes = list(expected) if expected is not None else found
+    # Where nobody has an event there is nothing to name causes by: those of the settings, else one called 1 as in a
+    # survival task. All that hangs on events is null later, with the reason.
+    causes = list(expected) if expected is not None else found or list(groups or ()) or ["1"]
     fix = "A censored time has 0; any other value names the cause of the event."
     refuse(rows, event, ~said.isin(["0", *causes]), f"is no cause ({some(causes)})", source=cohort.source, fix=fix)
-    if not causes or len(causes) > MAX_CAUSES:
+    if len(causes) > MAX_CAUSES:
         raise TableError(
-            f"{cohort.source}: column {event!r} names {len(causes)} causes of events; 1 to {MAX_CAUSES} are accepted.",
+            f"{cohort.source}: column {event!r} names {len(causes)} causes of events; up to {MAX_CAUSES} are accepted.",
             fix=fix,
         )
     rows["event"] = said.map({"0": 0, **{cause: 1 + i for i, cause in enumerate(causes)}}).astype(np.int64)

@@ -42,6 +42,8 @@ def gigapath(name: str) -> Blueprint:
         sha256=None,
         licence="Apache-2.0 with conditions",
         gated=True,
+        pretraining=(),
+        pretraining_source="Prov-Path: 171,189 slides of the Providence health network (the paper); TCGA tested it",
     )
     vit = ViT(width=1536, depth=40, heads=24, patch_px=16, mlp_ratio=5.33334, swiglu=True, layer_scale=True)
     return PublishedViT(info, vit)

@@ -36,6 +36,8 @@ def h_optimus_0(name: str) -> Blueprint:
         sha256=None,
         licence="Apache-2.0",
         gated=False,
+        pretraining=(),
+        pretraining_source="a proprietary collection of more than 500,000 slides (model card)",
     )
     vit = ViT(
         width=1536,

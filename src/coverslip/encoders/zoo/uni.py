@@ -34,7 +34,11 @@ ENTRIES = {
 def uni(name: str) -> Blueprint:
     """UNI: the class token of a ViT-L/16."""
     return PublishedViT(
-        replace(_info(name, dim=1024, source="MahmoodLab/UNI"), pretraining=("GTEx",)),
+        replace(
+            _info(name, dim=1024, source="MahmoodLab/UNI"),
+            pretraining=("GTEx",),
+            pretraining_source="Mass-100K: Massachusetts General, Brigham and Women's, and GTEx (the paper)",
+        ),
         ViT(width=1024, depth=24, heads=16, patch_px=16, layer_scale=True),
     )
 
@@ -42,7 +46,11 @@ def uni(name: str) -> Blueprint:
 def uni2(name: str) -> Blueprint:
     """UNI2-h: the class token of a ViT-H/14 with SwiGLU and 8 registers; positions are of patches alone."""
     return PublishedViT(
-        _info(name, dim=1536, source="MahmoodLab/UNI2-h"),
+        replace(
+            _info(name, dim=1536, source="MahmoodLab/UNI2-h"),
+            pretraining=(),
+            pretraining_source="350,000 slides of Mass General Brigham; no public cohort is named (model card)",
+        ),
         ViT(
             width=1536,
             depth=24,

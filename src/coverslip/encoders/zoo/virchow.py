@@ -42,6 +42,9 @@ def virchow2(name: str) -> Blueprint:
         sha256=None,
         licence="CC-BY-NC-ND-4.0",
         gated=True,
+        # "Diverse originating institutions" neither names a public cohort nor rules one out.
+        pretraining=None,
+        pretraining_source="3.1 million slides of diverse institutions (the paper); which, is not published",
     )
     vit = ViT(width=1280, depth=32, heads=16, patch_px=14, mlp_ratio=5.3375, swiglu=True, registers=4, layer_scale=True)
     return PublishedViT(info, vit)

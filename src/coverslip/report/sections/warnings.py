@@ -117,7 +117,15 @@ def _told(run: RunContents) -> list[Caution]:
     if leaks(run):
         # split.json names them better, and one leak is told once.
         told = [text for text in told if not text.startswith(_TOLD_BY_SPLIT)]
+    # What the audits raise is told once, by them: they come after training and know as much.
+    raised = [one.headline for one in _audited(run)]
+    told = [text for text in told if not any(one.startswith(_message(text)) for one in raised)]
     return [Caution("leak" if _LEAKING.search(text) else "warn", text) for text in told]
+
+
+def _message(text: str) -> str:
+    """The sentence that says what was found, without its cases."""
+    return text.removeprefix("LEAK. ").split(". ")[0]
 
 
 def _audited(run: RunContents) -> list[Caution]:

@@ -1,0 +1,68 @@
+"""Two fixed models on the same patients of a fixed cohort: the difference of each figure, with its interval.
+
+AUROC of two classes by the paired test of DeLong (`paired_delong`). Every other figure by resampling patients, both
+models on the same draw, BCa: what both find hard or easy cancels. Never for out-of-fold predictions put together.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from coverslip.eval.auroc_interval import FEW
+from coverslip.eval.bootstrap import bca
+from coverslip.eval.compare import paired_delong
+from coverslip.eval.fixed_cohort import LEAST_FOR_BRIER
+from coverslip.eval.interval import Interval
+from coverslip.eval.kinds import KINDS
+from coverslip.eval.metrics import plain
+from coverslip.eval.reduce import Units
+from coverslip.eval.truth import Task
+
+_ECE_REASON = "it is biased upwards by few patients, for each model differently"
+
+
+def paired_differences(ours: Units, theirs: Units, task: Task, *, resamples: int, seed: int) -> dict[str, Any]:
+    """By figure: ours minus theirs as value, low, high, interval and reason; where a test was made `p`, two-sided.
+
+    Both are of the same units in the same order, one prediction each. Null with its reason where a figure cannot be
+    computed; no interval where the scarcest thing that figures need has under 5, of which resamples say nothing.
+    """
+    assert np.array_equal(ours.ids, theirs.ids), "both models predict the same units"
+    return {
+        name: _delong(ours, theirs)
+        if name == "auroc" and task.kind == "classification" and len(task.classes) == 2
+        else _resampled(name, ours, theirs, task, resamples, seed).to_json()
+        for name in KINDS[task.kind].names(task)
+    }
+
+
+def _delong(ours: Units, theirs: Units) -> dict[str, Any]:
+    found = paired_delong(ours.y == 1, ours.p[:, 1], theirs.p[:, 1], ours.patient)
+    return {**found.difference.to_json(), "p": found.p}
+
+
+def _resampled(name: str, ours: Units, theirs: Units, task: Task, resamples: int, seed: int) -> Interval:
+    kind = KINDS[task.kind]
+    low, high = kind.bounds(name, task)
+    bounds = (low - high, high - low)
+    how = f"both on the same resampled patients, BCa, {resamples}, 95%"
+    gap = partial(_gap, name, ours, theirs, task)
+    scarce, what = kind.scarcest(ours, task)
+    least = LEAST_FOR_BRIER if name == "brier" else FEW
+    if name == "ece" or scarce < least:
+        value = plain(float(gap(np.ones((1, len(ours))))[0])) if len(ours) else None
+        reason = (
+            _ECE_REASON if name == "ece" else f"only {scarce} {what}: under {least} an interval would be too narrow"
+        )
+        return Interval(value, None, None, how, reason=reason)
+    return bca(gap, ours.patient, kind.groups(ours, task), resamples=resamples, seed=seed, bounds=bounds, how=how)
+
+
+def _gap(name: str, ours: Units, theirs: Units, task: Task, weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:
+    kind = KINDS[task.kind]
+    return kind.figure(name, ours, weights, task) - kind.figure(name, theirs, weights, task)
