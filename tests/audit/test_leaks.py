@@ -96,3 +96,8 @@ def test_pairs_are_read_from_a_check_report() -> None:
         "near_duplicate_leak",
     ]
     assert duplicate_pairs({"slides": []}) == ((), ())
+
+
+def test_slides_that_look_like_a_training_slide_are_told_apart_from_those_that_are_it() -> None:
+    found = audit_cohorts({"a": "p"}, {"b": "q"}, near=[("a", "b")])
+    assert [(one.code, one.cases) for one in found] == [("shared_picture", ("b looks like a",))]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,68 @@ def test_a_level_that_the_run_does_not_know_is_predicted_and_told(
     assert said.code == 0, said.err
     assert "1 slide is predicted but not in the figures; s102: " in said.out
     assert len(pd.read_csv(tmp_path / "answers.csv")) == 12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_run_s_baseline_stands_beside_the_model_and_the_cohort_is_audited(
+    kind: str, trained: Callable[[str], Path], new: Path, tmp_path: Path, coverslip: Callable[..., Any]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained(kind), run)
+    settings = run / "settings.toml"
+    settings.write_text(settings.read_text().replace("[audit]\nenabled = false", "[audit]\nenabled = true"))
+    said = _predict(run, new, tmp_path, coverslip)
+    assert said.code == 0, said.err
+    external = json.loads((tmp_path / "metrics.json").read_text())["external"]
+    names = [name for name in external if name not in ("counts", "baseline", "versus_baseline")]
+    for name in names:
+        ours, theirs, gap = external[name], external["baseline"][name], external["versus_baseline"][name]
+        if None not in (ours["value"], theirs["value"]):
+            assert gap["value"] == pytest.approx(ours["value"] - theirs["value"], abs=1e-9), name
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    assert audit["set"] == "external" and audit["leaks"]["findings"] == []
+    # Feature files of another tool: nobody has seen the slides.
+    assert set(audit["leaks"]["not_compared"]) == {"files of slides", "looks of slides"}
+    assert "Not compared with the run's cohort: looks of slides" in said.out
+    assert audit["subgroups"]["attributes"]
+    for attribute in audit["subgroups"]["attributes"]:
+        assert sum(level["units"] for level in attribute["levels"]) == 12
+
+
+def test_an_older_run_without_baseline_and_contents_says_what_is_missing(
+    trained: Callable[[str], Path], new: Path, tmp_path: Path, coverslip: Callable[..., Any]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(trained("survival"), old)
+    (old / "contents.json").unlink()
+    for path in old.glob("models/*/baseline.json"):
+        path.unlink()
+    settings = old / "settings.toml"
+    settings.write_text(re.sub(r"(?m)^store = .*$", 'store = "gone"', settings.read_text()))
+    said = _predict(old, new, tmp_path / "out", coverslip)
+    assert said.code == 0, said.err
+    assert "baseline" not in json.loads((tmp_path / "out" / "metrics.json").read_text())["external"]
+    assert "The run has kept no baseline" in said.out
+    missed = json.loads((tmp_path / "out" / "audit.json").read_text())["leaks"]["not_compared"]
+    assert set(missed) == {"files of slides", "looks of slides", "features by digest", "features tile by tile"}
+
+
+def test_a_copied_feature_file_under_another_name_is_told_even_where_the_run_s_own_have_gone(
+    trained: Callable[[str], Path], cohort: Path, new: Path, tmp_path: Path, coverslip: Callable[..., Any]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(trained("regression"), old)
+    settings = old / "settings.toml"
+    settings.write_text(re.sub(r"(?m)^store = .*$", 'store = "gone"', settings.read_text()))
+    shutil.copytree(new, tmp_path / "new")
+    shutil.copy(cohort / "features" / "s003.npz", tmp_path / "new" / "features" / "s104.npz")
+    said = _predict(old, tmp_path / "new", tmp_path / "out", coverslip)
+    assert said.code == 0, said.err
+    audit = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert [(one["code"], one["cases"]) for one in audit["leaks"]["findings"]] == [
+        ("shared_features", ["s104 is s003"])
+    ]
+    assert audit["warnings"][0]["gravity"] == "leak"
 
 
 @pytest.mark.parametrize(

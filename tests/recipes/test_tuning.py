@@ -183,6 +183,20 @@ def test_in_a_cross_validation_the_times_of_a_fold_are_none_of_its_model(
     assert first.loc[mine, risks].equals(second.loc[mine, risks])
 
 
+@pytest.mark.parametrize("kind", ["survival", "competing_risks"])
+def test_a_cohort_without_events_is_trained_and_its_figures_are_null(
+    kind: str, study: Path, coverslip: Callable[..., Any]
+) -> None:
+    _with_times(study)
+    table = pd.read_csv(study.parent / "cohort.csv")
+    table.assign(died=0, cause=0).to_csv(study.parent / "cohort.csv", index=False)
+    said = coverslip("train", study, *SURVIVAL[kind], "--set", "tune.grid={}")
+    assert said.code == 0, said.err
+    metrics = json.loads((study.parent / "run" / "metrics.json").read_text())
+    assert metrics["primary"]["c_index"]["value"] is None
+    assert any("the event" in text and "hardly anything can be learnt" in text for text in metrics["warnings"])
+
+
 def test_rows_of_the_tested_are_first_read_when_every_model_is_made(
     study: Path, coverslip: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

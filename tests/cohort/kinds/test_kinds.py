@@ -151,8 +151,14 @@ def test_causes_are_what_is_not_zero(load: Any) -> None:
     assert targets.shown["cause"].tolist() == ["2", "0", "1", "1"]
     grouped = make_targets(load("days,cause", "5,cancer", "3,0", "4,heart"), COMPETING, {"other": ["heart"]})
     assert grouped.classes == ("cancer", "other")
-    with pytest.raises(TableError, match="names 0 causes"):
-        make_targets(load("days,cause", "5,0", "3,0"), COMPETING)
+
+
+def test_a_cohort_in_which_nobody_has_an_event_is_allowed_and_told(load: Any) -> None:
+    targets = make_targets(load("days,cause", "5,0", "3,0"), COMPETING)
+    assert targets.classes == ("1",) and targets.counts == {"censored": 2, "1": 0}
+    assert "No patient has the event '1'" in targets.warnings[0]
+    named = make_targets(load("days,cause", "5,0", "3,0"), COMPETING, {"cancer": [1], "heart": [2]})
+    assert named.classes == ("cancer", "heart")
 
 
 def test_columns_may_have_the_names_that_targets_use_themselves(load: Any) -> None:

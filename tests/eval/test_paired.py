@@ -1,0 +1,70 @@
+"""Two fixed models on one cohort: the difference is that of the figures, and nothing is said of too few."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from coverslip.eval.compare import paired_delong
+from coverslip.eval.kinds import KINDS
+from coverslip.eval.paired import paired_differences
+from coverslip.eval.reduce import Units
+from coverslip.eval.truth import Task
+
+BINARY = Task("classification", "y", ("0", "1"))
+TIMES = Task("survival", "died", (), ("days", "died"), (1.0, 2.0))
+
+
+def _units(y: np.ndarray, p: np.ndarray) -> Units:
+    ids = np.array([f"p{i:03}" for i in range(len(y))], dtype=object)
+    return Units(ids, ids, y, p)
+
+
+def _classes(n: int, positive: int, seed: int) -> tuple[Units, Units]:
+    rng = np.random.default_rng(seed)
+    y = (np.arange(n) < positive).astype(np.int64)
+    scores = rng.normal(y[:, None] * [1.5, 0.5], 1.0)
+    p = 1 / (1 + np.exp(-scores))
+    ours, theirs = (np.stack([1 - p[:, k], p[:, k]], axis=1) for k in (0, 1))
+    return _units(y, ours), _units(y, theirs)
+
+
+def _times(n: int, events: int) -> tuple[Units, Units]:
+    rng = np.random.default_rng(0)
+    risk = rng.normal(size=n)
+    y = np.stack([rng.exponential(np.exp(-risk)) + 0.01, np.arange(n) < events], axis=1)
+    curves = np.exp(-np.outer(np.exp(risk), [1.0, 2.0]))
+    other = rng.normal(size=n)
+    flat = np.exp(-np.outer(np.exp(other), [1.0, 2.0]))
+    return (_units(y, np.column_stack([risk, curves])), _units(y, np.column_stack([other, flat])))
+
+
+def test_each_difference_is_that_of_the_figures() -> None:
+    for task, (ours, theirs) in ((BINARY, _classes(200, 80, 0)), (TIMES, _times(80, 50))):
+        kind = KINDS[task.kind]
+        found = paired_differences(ours, theirs, task, resamples=200, seed=0)
+        one, other = kind.figures(ours, task), kind.figures(theirs, task)
+        assert list(found) == list(kind.names(task))
+        for name, gap in found.items():
+            assert gap["value"] == pytest.approx(one[name] - other[name], abs=1e-12), name
+            if gap["low"] is not None:
+                assert gap["low"] < gap["value"] < gap["high"]
+
+
+def test_the_auroc_is_by_delong() -> None:
+    ours, theirs = _classes(60, 25, 1)
+    found = paired_differences(ours, theirs, BINARY, resamples=100, seed=0)["auroc"]
+    expected = paired_delong(ours.y == 1, ours.p[:, 1], theirs.p[:, 1], ours.patient)
+    assert (found["low"], found["high"], found["p"]) == (expected.difference.low, expected.difference.high, expected.p)
+
+
+def test_of_few_events_there_is_no_interval() -> None:
+    found = paired_differences(*_times(30, 4), TIMES, resamples=100, seed=0)["c_index"]
+    assert found["value"] is not None and found["low"] is None and "only 4 with the event" in found["reason"]
+    assert paired_differences(*_classes(60, 25, 1), BINARY, resamples=100, seed=0)["ece"]["low"] is None
+
+
+def test_a_model_against_itself_differs_by_nothing_and_has_no_interval() -> None:
+    ours, _ = _times(60, 40)
+    found = paired_differences(ours, ours, TIMES, resamples=100, seed=0)["c_index"]
+    assert (found["value"], found["low"]) == (0.0, None)
