@@ -25,6 +25,8 @@ from scipy.special import expit, ndtr, ndtri
 from scipy.stats import rankdata
 from scipy.stats import t as student
 
+from coverslip.audit import audit_split, feature_twins, sketch
+from coverslip.cohort import Fold, Split
 from coverslip.eval import patient_bootstrap
 from coverslip.eval.auroc_interval import MISPLACED_FROM, RESAMPLED_FROM, auroc_interval, placements
 from coverslip.eval.calibration import slope_and_intercept
@@ -383,6 +385,84 @@ def unlike(runs: int, rng: np.random.Generator) -> Iterator[Row]:
         }
 
 
+def leaks(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Leaks that were planted in the folds of a cohort, found by kind, and clean folds of which something was told."""
+    for patients, tiles, width in ((20, 30, 32), (60, 30, 32), (60, 200, 128), (200, 30, 32)):
+        hits = dict.fromkeys(("clean", "patient", "copied", "encoded_again", "false_pairs"), 0)
+        for _ in range(runs):
+            rows, patient_of = _slides(patients, tiles, width, rng)
+            hits["clean"] += bool(_told(rows, patient_of, {}))
+            slide = str(rng.choice([s for s in rows if s.endswith("-1")]))
+            hits["patient"] += _told(rows, patient_of, {slide: slide.replace("-1", "-0")}) == {"patient_leak"}
+            for kind, again in (("copied", rows[slide]), ("encoded_again", _encoded_again(rows[slide], rng))):
+                found = _told({**rows, "planted": again}, {**patient_of, "planted": "planted"}, {"planted": slide})
+                hits[kind] += "feature_leak" in found
+                hits["false_pairs"] += len(_twins({**rows, "planted": again})) > 1
+        yield {
+            "patients": patients,
+            "tiles": tiles,
+            "width": width,
+            "found_patient": hits["patient"] / runs,
+            "found_copy": hits["copied"] / runs,
+            "found_encoded_again": hits["encoded_again"] / runs,
+            "told_of_clean": hits["clean"] / runs,
+            "other_pairs_told": hits["false_pairs"] / (2 * runs),
+            "runs": runs,
+        }
+
+
+def _slides(
+    patients: int, tiles: int, width: int, rng: np.random.Generator
+) -> tuple[dict[str, ndarray], dict[str, str]]:
+    """Rows of each slide, half precision as encoders leave them, and the patient of each. Slides of a patient share a
+    part of their features, and those of a site too; every other patient has two slides."""
+    sites = rng.normal(0, 0.5, (4, width))
+    rows, patient_of = {}, {}
+    for i in range(patients):
+        mine = rng.normal(0, 0.7, width) + sites[i % 4]
+        for s in range(1 + i % 2):
+            slide = f"s{i:03}-{s}"
+            centre = mine + rng.normal(0, 0.3, width)
+            rows[slide] = (centre + rng.normal(0, 1, (tiles, width))).astype(np.float16)
+            patient_of[slide] = f"p{i:03}"
+    return rows, patient_of
+
+
+def _encoded_again(rows: ndarray, rng: np.random.Generator) -> ndarray:
+    """The same slide in another run: a tenth of the tiles lost, another order, rounding of another device."""
+    kept = rng.permutation(len(rows))[: max(2, round(0.9 * len(rows)))]
+    return (rows[kept] * (1 + rng.normal(0, 1e-3, rows[kept].shape))).astype(np.float16)
+
+
+def _twins(rows: dict[str, ndarray]) -> tuple[tuple[str, str], ...]:
+    return feature_twins({slide: sketch(x).mean for slide, x in rows.items()}, lambda slide: rows[slide])
+
+
+def _told(rows: dict[str, ndarray], patient_of: dict[str, str], apart: dict[str, str]) -> set[str]:
+    """The codes that the audit tells of five folds of patients, in which each slide of `apart` is tested in another
+    fold than the slide that it names."""
+    names = sorted(set(patient_of.values()))
+    fold_of = {name: i % FOLDS for i, name in enumerate(names)}
+    place = {slide: fold_of[patient] for slide, patient in patient_of.items()}
+    for slide, other in apart.items():
+        place[slide] = (place[other] + 1) % FOLDS
+    split = Split(
+        tuple(
+            Fold(
+                f,
+                0,
+                tuple(s for s in sorted(rows) if place[s] != f),
+                (),
+                tuple(s for s in sorted(rows) if place[s] == f),
+            )
+            for f in range(FOLDS)
+        ),
+        patient_of,
+        "simulated",
+    )
+    return {found.code for found in audit_split(split, features=_twins(rows))}
+
+
 def _labels(m: int, n: int) -> ndarray:
     return (np.arange(m + n) < m).astype(np.int64)
 
@@ -438,7 +518,7 @@ PARTS: dict[str, Callable[[int, np.random.Generator], Iterator[Row]]] = {
     part.__name__: part
     for part in (
         *(auroc_small, auroc_large, shares, decisions, delong, folds, tests, conformal, unlike),
-        *(survival, labels, levels, numbers),
+        *(survival, labels, levels, numbers, leaks),
     )
 }
 

@@ -70,7 +70,7 @@ def test_without_inner_folds_nothing_is_kept_of_them(tmp_path: Path, coverslip: 
     assert coverslip("train", study).code == 0
     assert coverslip("train", study, "--set", "evaluation.inner_folds=0").code == 0
     names = {path.name for path in (tmp_path / "run" / "models" / "fold0").iterdir()}
-    assert names == {"weights.safetensors", "model.json", "made_from.json"}
+    assert names == {"weights.safetensors", "model.json", "made_from.json", "baseline.json"}
     metrics = _json(tmp_path / "run" / "metrics.json")
     assert metrics["operating_points"] == {"points": [], "reason": "no inner folds"}
     assert "calibrated_1" not in pd.read_csv(tmp_path / "run" / "predictions.csv")

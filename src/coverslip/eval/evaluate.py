@@ -197,16 +197,16 @@ def _external(
     """Figures on patients of another cohort: every fold's model predicts each, and their mean counts."""
     models = f"mean of {len(rows.folds())} fitted models"
     units = reduce(rows, level)
-    result = {
-        "counts": _counts(rows, units, task),
-        **_json(_fixed(units, task, resamples, seed, models=models)),
-    }
+    figures = _fixed(units, task, resamples, seed, models=models)
+    result = {"counts": _counts(rows, units, task), **_json(figures)}
     if baseline is not None:
         theirs = reduce(baseline, level)
-        figures = _fixed(theirs, task, resamples, seed, models=models)
-        result["baseline"] = {"name": KINDS[task.kind].baseline, **_json(figures)}
+        beside = _fixed(theirs, task, resamples, seed, models=models)
+        result["baseline"] = {"name": KINDS[task.kind].baseline, **_json(beside)}
         one, other = replace(units, stratum=None), replace(theirs, stratum=None)
-        result["versus_baseline"] = paired_differences(one, other, task, resamples=resamples, seed=seed)
+        result["versus_baseline"] = paired_differences(
+            one, other, task, figures=(figures, beside), resamples=resamples, seed=seed
+        )
     return result
 
 

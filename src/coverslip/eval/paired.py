@@ -6,6 +6,7 @@ models on the same draw, BCa: what both find hard or easy cancels. Never for out
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,27 +17,35 @@ from numpy import ndarray
 from coverslip.eval.auroc_interval import FEW
 from coverslip.eval.bootstrap import bca
 from coverslip.eval.compare import paired_delong
-from coverslip.eval.fixed_cohort import LEAST_FOR_BRIER
 from coverslip.eval.interval import Interval
 from coverslip.eval.kinds import KINDS
 from coverslip.eval.metrics import plain
 from coverslip.eval.reduce import Units
 from coverslip.eval.truth import Task
 
-_ECE_REASON = "it is biased upwards by few patients, for each model differently"
 
 
-def paired_differences(ours: Units, theirs: Units, task: Task, *, resamples: int, seed: int) -> dict[str, Any]:
+def paired_differences(
+    ours: Units,
+    theirs: Units,
+    task: Task,
+    *,
+    figures: tuple[Mapping[str, Interval], Mapping[str, Interval]],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
     """By figure: ours minus theirs as value, low, high, interval and reason; where a test was made `p`, two-sided.
 
-    Both are of the same units in the same order, one prediction each. Null with its reason where a figure cannot be
-    computed; no interval where the scarcest thing that figures need has under 5, of which resamples say nothing.
+    Both are of the same units in the same order, one prediction each; `figures` are those of each by itself. Null with
+    its reason where a figure cannot be computed. No interval where a figure has none by itself, for what speaks against
+    one speaks against the other, and where the scarcest thing that figures need has under 5, of which resamples say
+    nothing.
     """
     assert np.array_equal(ours.ids, theirs.ids), "both models predict the same units"
     return {
         name: _delong(ours, theirs)
         if name == "auroc" and task.kind == "classification" and len(task.classes) == 2
-        else _resampled(name, ours, theirs, task, resamples, seed).to_json()
+        else _resampled(name, ours, theirs, task, _without(name, figures), resamples, seed).to_json()
         for name in KINDS[task.kind].names(task)
     }
 
@@ -46,19 +55,25 @@ def _delong(ours: Units, theirs: Units) -> dict[str, Any]:
     return {**found.difference.to_json(), "p": found.p}
 
 
-def _resampled(name: str, ours: Units, theirs: Units, task: Task, resamples: int, seed: int) -> Interval:
+def _without(name: str, figures: tuple[Mapping[str, Interval], Mapping[str, Interval]]) -> str:
+    """Why a figure has no interval by itself; empty where both have one."""
+    bare = [one[name] for one in figures if one[name].low is None or one[name].high is None]
+    return (bare[0].reason or "the figure has no interval by itself") if bare else ""
+
+
+def _resampled(
+    name: str, ours: Units, theirs: Units, task: Task, reason: str, resamples: int, seed: int
+) -> Interval:
     kind = KINDS[task.kind]
     low, high = kind.bounds(name, task)
     bounds = (low - high, high - low)
     how = f"both on the same resampled patients, BCa, {resamples}, 95%"
     gap = partial(_gap, name, ours, theirs, task)
     scarce, what = kind.scarcest(ours, task)
-    least = LEAST_FOR_BRIER if name == "brier" else FEW
-    if name == "ece" or scarce < least:
+    if scarce < FEW:
+        reason = f"only {scarce} {what}: resamples of under {FEW} say nothing"
+    if reason:
         value = plain(float(gap(np.ones((1, len(ours))))[0])) if len(ours) else None
-        reason = (
-            _ECE_REASON if name == "ece" else f"only {scarce} {what}: under {least} an interval would be too narrow"
-        )
         return Interval(value, None, None, how, reason=reason)
     return bca(gap, ours.patient, kind.groups(ours, task), resamples=resamples, seed=seed, bounds=bounds, how=how)
 
