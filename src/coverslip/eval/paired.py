@@ -24,7 +24,6 @@ from coverslip.eval.reduce import Units
 from coverslip.eval.truth import Task
 
 
-
 def paired_differences(
     ours: Units,
     theirs: Units,
@@ -61,9 +60,7 @@ def _without(name: str, figures: tuple[Mapping[str, Interval], Mapping[str, Inte
     return (bare[0].reason or "the figure has no interval by itself") if bare else ""
 
 
-def _resampled(
-    name: str, ours: Units, theirs: Units, task: Task, reason: str, resamples: int, seed: int
-) -> Interval:
+def _resampled(name: str, ours: Units, theirs: Units, task: Task, reason: str, resamples: int, seed: int) -> Interval:
     kind = KINDS[task.kind]
     low, high = kind.bounds(name, task)
     bounds = (low - high, high - low)
