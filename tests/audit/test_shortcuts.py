@@ -3,9 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from coverslip.audit import confounding, label_from_site, site_from_features, slide_collapse, within_sites
+from coverslip.audit import (
+    confounding,
+    label_from_site,
+    risk_from_site,
+    site_from_features,
+    sites_part,
+    slide_collapse,
+    within_sites,
+)
 from coverslip.eval.concordance import Contrast
-from coverslip.eval.subgroups import FoldRows
+from coverslip.eval.fold_rows import FoldRows
 
 
 def _sites(n: int, seed: int = 0) -> list[str | None]:
@@ -85,3 +93,52 @@ def test_too_little_to_ask_is_said_and_never_a_crash(sites: list[str | None]) ->
     assert within["reason"] if not within["sites"] else within["within"] == within["overall"]
     assert slide_collapse({"a": np.zeros((3, 4))})["accuracy"] is None
     assert slide_collapse({f"s{i}": np.zeros((9, 4)) for i in range(4)})["accuracy"] is not None
+
+
+def _followed(hazard: dict[str, float], until: dict[str, float], n: int, seed: int) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(seed)
+    sites = rng.choice(sorted(hazard), n)
+    time = rng.exponential([1 / hazard[s] for s in sites])
+    end = np.array([until[s] for s in sites]) * rng.uniform(0.5, 1, n)
+    return np.minimum(time, end), (time <= end).astype(int), sites
+
+
+def test_length_of_follow_up_is_not_taken_for_a_site_that_tells_the_outcome() -> None:
+    alike, until = {"a": 0.1, "b": 0.1, "c": 0.1}, {"a": 1.5, "b": 6.0, "c": 30.0}
+    reds, small, values = 0, 0, []
+    for seed in range(20):
+        time, event, sites = _followed(alike, until, 240, seed)
+        told, parts = risk_from_site(time, event, list(sites), seed=seed), sites_part(time, event, list(sites))
+        assert confounding(event, list(sites))["red"]  # events against sites would be red each time
+        reds, small = reds + told.red, small + (parts["p"] < 0.05)
+        values.append(told.value)
+    assert reds == 0 and small <= 3
+    assert 0.4 < np.mean(values) < 0.55
+
+
+def test_a_site_whose_patients_die_sooner_is_red() -> None:
+    time, event, sites = _followed({"a": 1.0, "b": 0.05, "c": 0.05}, {"a": 5.0, "b": 5.0, "c": 5.0}, 240, 0)
+    told, parts = risk_from_site(time, event, list(sites)), sites_part(time, event, list(sites))
+    assert told.red and told.metric == "c_index" and told.value is not None and told.value > 0.7
+    assert parts["p"] < 0.001 and parts["cramers_v"] is None and not parts["red"]
+
+
+@pytest.mark.parametrize("sites", [[None] * 12, ["a"] * 12, ["a"] * 11 + ["b"], [f"h{i}" for i in range(12)]])
+@pytest.mark.parametrize("events", [0, 1, 12])
+def test_few_times_are_said_and_never_a_crash(sites: list[str | None], events: int) -> None:
+    time = np.arange(1.0, 13)
+    told = risk_from_site(time, (np.arange(12) < events).astype(int), sites)
+    assert told.red is False and (told.value is not None or told.reason)
+    assert sites_part(time, (np.arange(12) < events).astype(int), sites)["reason"]
+
+
+def test_slides_of_one_patient_do_not_narrow_the_collapse() -> None:
+    rng = np.random.default_rng(7)
+    tiles = {}
+    for i in range(12):
+        share = 0.2 + 0.6 * (i // 4 % 3) / 2  # patients differ in how much their slides stand out
+        tiles[f"s{i:02}"] = rng.normal(0, 1, 16) * 2 * share + rng.normal(size=(20, 16))
+    apart, together = slide_collapse(tiles), slide_collapse(tiles, None, {f"s{i:02}": f"p{i // 4}" for i in range(12)})
+    assert (apart["patients"], together["patients"]) == (12, 3)
+    assert together["high"] - together["low"] > apart["high"] - apart["low"]
+    assert slide_collapse(tiles, None, dict.fromkeys(tiles, "p"))["low"] is None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from coverslip.eval import classification_metrics
-from coverslip.eval.reduce import Task, Units
+from coverslip.eval.fold_rows import fold_rows
+from coverslip.eval.reduce import Rows, Task, Units, reduce
 from coverslip.eval.sites import site_table
+from coverslip.eval.subgroups import subgroups
 
 TWO = ("no", "yes")
 TASK = Task("classification", "cancer", TWO)
@@ -45,3 +47,33 @@ def test_sites_of_times_show_events_and_the_c_index() -> None:
     assert big["events"] == {"event": 26, "censored": 26}
     assert big["c_index"]["low"] < big["c_index"]["value"] < big["c_index"]["high"]
     assert small["c_index"] is None and "4 with the event" in small["reason"]
+
+
+def test_a_site_has_the_interval_of_the_subgroup_and_is_refused_with_it() -> None:
+    rng = np.random.default_rng(1)
+    y = np.arange(80) % 2
+    p = rng.dirichlet(np.ones(2), 80)
+    ids = np.array([f"u{i}" for i in range(80)])
+    fold = np.arange(80) // 2 % 4
+    u = Units(ids, ids, y, p, fold)
+    site = np.where(np.arange(80) < 48, "a", np.where(np.arange(80) < 64, "b", "c"))
+    table = site_table(u, dict(zip(ids, site)), TASK, level="patient", resamples=100, seed=7)
+    audit = subgroups(fold_rows(ids, ids, fold, y, p, TASK), {"site": site})["attributes"][0]["levels"]
+    assert [row["auroc"] for row in table] == [level["figure"] for level in audit]
+    assert [row["auroc"] is None for row in table] == [False, True, True]
+    assert table[1]["reason"] == audit[1]["reason"] == "too few: 8 of class no, under 10"
+
+
+def test_where_folds_overlap_only_units_of_one_fold_are_ranked() -> None:
+    """Models on scales far apart: their mean ranks, but each fold's model ranks perfectly."""
+    y, ids = np.arange(60) % 2, np.array([f"u{i}" for i in range(60)])
+    parts = []
+    for repeat in range(2):
+        fold = np.random.default_rng(repeat).permutation(60) % 3
+        p = np.clip(0.3 * fold + 0.1 * y + 0.05, 0, 1)
+        parts.append((ids, ids, np.full(60, repeat), fold, y, np.stack([1 - p, p], axis=1)))
+    rows = Rows(*(np.concatenate(part) for part in zip(*parts)))
+    (row,) = site_table(
+        reduce(rows, "patient"), {}, TASK, level="patient", resamples=100, seed=0, rows=rows
+    )  # fmt: skip
+    assert row["auroc"]["value"] == 1 and 0.7 < row["auroc"]["low"] < 1

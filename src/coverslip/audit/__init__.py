@@ -10,14 +10,9 @@ from coverslip.audit.contents import (
 )
 from coverslip.audit.leaks import AuditFinding, audit_cohorts, audit_split, content_digests, duplicate_pairs
 from coverslip.audit.pretraining import cohort_patient, pretraining_overlap
-from coverslip.audit.shortcuts import (
-    Probe,
-    confounding,
-    label_from_site,
-    site_from_features,
-    slide_collapse,
-    within_sites,
-)
+from coverslip.audit.probe import Probe
+from coverslip.audit.shortcuts import confounding, label_from_site, site_from_features, slide_collapse, within_sites
+from coverslip.audit.site_times import risk_from_site, sites_part
 from coverslip.audit.twins import Sketch, feature_twins, sketch
 
 __all__ = [
@@ -37,8 +32,10 @@ __all__ = [
     "not_compared",
     "pretraining_overlap",
     "read_contents",
+    "risk_from_site",
     "shared_pictures",
     "site_from_features",
+    "sites_part",
     "sketch",
     "sketch_digest",
     "slide_collapse",

@@ -10,53 +10,37 @@ Everything is at patient level and cross-validated; nothing here needs a network
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.stats import random_table
+from scipy.stats import t as student
 from sklearn.linear_model import LogisticRegression
 
+from coverslip.audit.probe import (
+    FOLDS,
+    LEAST_PATIENTS,
+    RED_AUROC,
+    RED_P,
+    RED_V,
+    Probe,
+    counted,
+    dealt,
+    nothing,
+    probe,
+)
 from coverslip.base.random import stream
 from coverslip.eval.bootstrap import bca
 from coverslip.eval.concordance import Concordance, Contrast
-from coverslip.eval.interval import Interval
-from coverslip.eval.subgroups import FoldRows
+from coverslip.eval.fold_rows import FoldRows, concordance_interval
 
-# A site with fewer patients cannot be learnt and tested.
-LEAST_PATIENTS = 10
 # Patients of each class that a site needs for a figure of its own.
 LEAST_IN_CLASS = 5
-_FOLDS = 5
 _DIMENSIONS = 48
 _MOST_SITES = 20
 _TABLES = 9999
-# From here on, the site says so much of the label that a model may live on it.
-RED_V, RED_AUROC, RED_P = 0.3, 0.65, 0.01
-
-
-@dataclass(frozen=True)
-class Probe:
-    """How well one thing is told by another, out of fold. `chance` is what guessing gives; `red` says that it is much.
-
-    `value` None has its `reason`.
-    """
-
-    what: str
-    metric: str
-    value: float | None
-    low: float | None
-    high: float | None
-    chance: float
-    interval: str
-    counts: dict[str, int]
-    reason: str | None = None
-    red: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def site_from_features(
@@ -73,12 +57,12 @@ def site_from_features(
     what = "site from features"
     if len(kept) < 2:
         reason = f"{len(kept)} sites with {LEAST_PATIENTS} patients or more"
-        return _nothing(what, "balanced_accuracy", 0.5, counts, reason), _nothing(what, "auroc", 0.5, counts, reason)
+        return nothing(what, "balanced_accuracy", 0.5, counts, reason), nothing(what, "auroc", 0.5, counts, reason)
     rows = np.array([i for i, name in enumerate(names) if name in kept])
     y = np.array([kept.index(str(names[i])) for i in rows])
-    fold = _dealt(y, _FOLDS, seed)
+    fold = dealt(y, FOLDS, seed)
     p = np.zeros((len(rows), len(kept)))
-    for f in range(_FOLDS):
+    for f in range(FOLDS):
         train, test = fold != f, fold == f
         p[test] = _logistic(x[rows[train]], y[train], x[rows[test]], len(kept))
     right = p.argmax(axis=1) == y
@@ -92,8 +76,8 @@ def site_from_features(
     accuracy = bca(balanced, patients, y, resamples=resamples, seed=seed, bounds=(0.0, 1.0))
     auroc = bca(Concordance(contrasts, fold), patients, y, resamples=resamples, seed=seed, bounds=(0.0, 1.0))
     return (
-        _probe(what, "balanced_accuracy", accuracy, 1 / len(kept), counts),
-        _probe(what, "auroc", auroc, 0.5, counts),
+        probe(what, "balanced_accuracy", accuracy, 1 / len(kept), counts),
+        probe(what, "auroc", auroc, 0.5, counts),
     )
 
 
@@ -105,18 +89,18 @@ def label_from_site(
     averaged."""
     names = [None if site is None or site != site else str(site) for site in sites]
     rows = np.array([i for i, name in enumerate(names) if name is not None], dtype=np.int64)
-    counts = _counted([names[i] for i in rows])
+    counts = counted([names[i] for i in rows])
     y = np.asarray(labels)[rows] if len(rows) else np.zeros(0, np.int64)
     found, y = np.unique(y, return_inverse=True)
     what = "label from site"
     if len(counts) < 2 or len(found) < 2:
-        return _nothing(what, "auroc", 0.5, counts, "one site" if len(found) > 1 else "one class")
+        return nothing(what, "auroc", 0.5, counts, "one site" if len(found) > 1 else "one class")
     if min(np.bincount(y)) < LEAST_IN_CLASS:
-        return _nothing(what, "auroc", 0.5, counts, f"a class of under {LEAST_IN_CLASS} patients")
+        return nothing(what, "auroc", 0.5, counts, f"a class of under {LEAST_IN_CLASS} patients")
     site = np.unique([str(names[i]) for i in rows], return_inverse=True)[1]
-    fold = _dealt(y, _FOLDS, seed)
+    fold = dealt(y, FOLDS, seed)
     p = np.zeros((len(rows), len(found)))
-    for f in range(_FOLDS):
+    for f in range(FOLDS):
         train, test = fold != f, fold == f
         share = np.bincount(y[train], minlength=len(found)) / train.sum()
         seen = np.zeros((int(site.max()) + 1, len(found)))
@@ -128,7 +112,7 @@ def label_from_site(
     statistic = Concordance([Contrast(p[:, k], (y == k).astype(float)) for k in ks], fold)
     figure = bca(statistic, np.arange(len(rows)).astype(str), y, resamples=resamples, seed=seed, bounds=(0.0, 1.0))
     red = figure.value is not None and figure.value >= RED_AUROC and (figure.low or 0) > 0.5
-    return _probe(what, "auroc", figure, 0.5, counts, red=red)
+    return probe(what, "auroc", figure, 0.5, counts, red=red)
 
 
 def confounding(labels: Int[ndarray, n], sites: Sequence[str | None], *, seed: int = 0) -> dict[str, Any]:
@@ -157,17 +141,14 @@ def confounding(labels: Int[ndarray, n], sites: Sequence[str | None], *, seed: i
     return {"cramers_v": min(1.0, v), "p": p, "red": bool(v >= RED_V and p < RED_P), "reason": None}
 
 
-def within_sites(
-    tested: FoldRows, sites: Sequence[str | None], *, seed: int = 0, resamples: int = 500
-) -> dict[str, Any]:
+def within_sites(tested: FoldRows, sites: Sequence[str | None]) -> dict[str, Any]:
     """The model's figure where the site cannot help: only patients of one site and fold are compared, over sites with
-    five or more of each class, and beside it the figure over all pairs of the same patients within folds."""
+    five or more of each class, and beside it the figure over all pairs of the same patients within folds. Intervals are
+    those of subgroups (`concordance_interval`)."""
     names = np.array(["" if s is None or s != s else str(s) for s in sites], dtype=object)
     kept = []
     for site in sorted(set(names.tolist()) - {""}):
-        here = tested.only(names == site)
-        counts = list(here.counts().values())
-        if min((counts[g] for g in tested.needed or range(len(counts))), default=0) >= LEAST_IN_CLASS:
+        if tested.only(names == site).scarcest()[0] >= LEAST_IN_CLASS:
             kept.append(site)
     reason = f"no site has {LEAST_IN_CLASS} patients of each class"
     if not kept:
@@ -176,12 +157,9 @@ def within_sites(
     here = tested.only(inside)
     place = np.array([kept.index(name) for name in names[inside]])
     strata = here.fold * len(kept) + place
-    figures = {}
-    for name, by in (("within", strata), ("overall", here.fold)):
-        statistic = Concordance(here.contrasts, by)
-        if np.isnan(statistic(np.ones((1, len(here))))[0]):
-            return {"sites": kept, "within": None, "overall": None, "reason": "no pair within a site and fold"}
-        figures[name] = bca(statistic, here.patient, here.group, resamples=resamples, seed=seed, bounds=(0.0, 1.0))
+    figures = {"within": concordance_interval(here, strata), "overall": concordance_interval(here)}
+    if figures["within"].value is None:
+        return {"sites": kept, "within": None, "overall": None, "reason": "no pair within a site and fold"}
     return {
         "sites": kept,
         "units": here.num_units,
@@ -191,13 +169,19 @@ def within_sites(
 
 
 def slide_collapse(
-    tiles: Mapping[str, Float[ndarray, "t d"]], sites: Mapping[str, str | None] | None = None, *, seed: int = 0
+    tiles: Mapping[str, Float[ndarray, "t d"]],
+    sites: Mapping[str, str | None] | None = None,
+    patients: Mapping[str, str] | None = None,
+    *,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """How well a tile tells its slide: half of a slide's sampled tiles make its mean, and each tile of the other half
     goes to the nearest mean. Features that tell every slide say more of stain and scanner than of tissue.
 
     `tiles` holds a few sampled rows of each slide (8 at least). `within_site` lets a tile choose among slides of its
     own site alone, where stain and scanner help less. Chance is one over the number of slides to choose from.
+    `patients` names the patient of each slide: slides of one patient are alike and count together; each slide stands
+    for a patient where it is None.
     """
     usable = {slide: np.asarray(x, dtype=np.float64) for slide, x in sorted(tiles.items()) if len(x) >= 8}
     if len(usable) < 3:
@@ -214,53 +198,46 @@ def slide_collapse(
     mine, of = np.concatenate(held), np.array(owner)
     anchors = np.stack(means)
     distance = (anchors**2).sum(axis=1)[None, :] - 2 * mine @ anchors.T
-    found = _collapse_figure(distance, of, np.ones((len(usable), len(usable)), bool))
+    patient = np.array([str((patients or {}).get(slide, slide)) for slide in usable])
+    found = _collapse_figure(distance, of, patient, np.ones((len(usable), len(usable)), bool))
     site_of = [(sites or {}).get(slide) for slide in usable]
     same = np.array([[a is not None and a == b for b in site_of] for a in site_of])
     several = same.sum(axis=1) >= 3
-    inner = _collapse_figure(distance, of, same, several) if several.sum() >= 3 else None
+    inner = _collapse_figure(distance, of, patient, same, several) if several.sum() >= 3 else None
     return {**found, "slides": len(usable), "tiles": len(mine), "within_site": inner, "reason": None}
 
 
 def _collapse_figure(
-    distance: Float[ndarray, "m s"], of: Int[ndarray, m], allowed: ndarray, among: ndarray | None = None
+    distance: Float[ndarray, "m s"],
+    of: Int[ndarray, m],
+    patient: ndarray,
+    allowed: ndarray,
+    among: ndarray | None = None,
 ) -> dict[str, Any]:
-    """Accuracy over slides (each counting the same), with its interval over slides, and chance."""
+    """Accuracy over patients (each counting the same, as the mean of their slides), with Student's interval over
+    patients, and chance. No interval where all patients are the same: it would have no width."""
     nearest = np.where(allowed[of], distance, np.inf).argmin(axis=1)
     slides = np.flatnonzero(among) if among is not None else np.arange(distance.shape[1])
     shares = np.array([(nearest[of == s] == s).mean() for s in slides])
-    half = 1.96 * shares.std(ddof=1) / np.sqrt(len(shares)) if np.ptp(shares) else None
-    mean = float(shares.mean())
+    names, whose = np.unique(patient[slides], return_inverse=True)
+    means = np.bincount(whose, shares) / np.bincount(whose)
+    n, mean, half = len(names), float(means.mean()), None
+    if n > 1 and np.ptp(means) > 0:
+        half = float(student.ppf(0.975, n - 1) * means.std(ddof=1) / np.sqrt(n))
     return {
         "accuracy": mean,
-        "low": None if half is None else max(0.0, mean - float(half)),
-        "high": None if half is None else min(1.0, mean + float(half)),
-        "interval": "over slides, normal, 95%",
+        "low": None if half is None else max(0.0, mean - half),
+        "high": None if half is None else min(1.0, mean + half),
+        "interval": "over patients, Student's t, 95%",
+        "patients": n,
         "chance": float(np.mean(1 / allowed[slides].sum(axis=1))),
     }
 
 
 def _large_sites(names: Sequence[str | None]) -> tuple[list[str], dict[str, int]]:
-    counts = _counted(names)
+    counts = counted(names)
     large = [site for site, n in counts.items() if n >= LEAST_PATIENTS]
     return sorted(sorted(large, key=lambda site: -counts[site])[:_MOST_SITES]), counts
-
-
-def _counted(names: Sequence[str | None]) -> dict[str, int]:
-    known = [name for name in names if name is not None]
-    return {name: known.count(name) for name in sorted(set(known))}
-
-
-def _dealt(y: Int[ndarray, n], folds: int, seed: int) -> Int[ndarray, n]:
-    """The fold of each row: every class spread evenly, in an order of chance."""
-    chance = stream(seed, "audit", "folds")
-    fold = np.zeros(len(y), dtype=np.int64)
-    start = 0
-    for k in np.unique(y):
-        at = chance.permutation(np.flatnonzero(y == k))
-        fold[at] = (start + np.arange(len(at))) % folds
-        start += len(at)
-    return fold
 
 
 def _logistic(
@@ -279,14 +256,3 @@ def _logistic(
     p = np.zeros((len(new), classes))
     p[:, model.classes_] = model.predict_proba(new @ axes[:keep].T / width)
     return p
-
-
-def _probe(
-    what: str, metric: str, figure: Interval, chance: float, counts: dict[str, int], *, red: bool = False
-) -> Probe:
-    how = figure.how.replace("these fitted models, test patients resampled", "out of fold, patients resampled")
-    return Probe(what, metric, figure.value, figure.low, figure.high, chance, how, counts, figure.reason or None, red)
-
-
-def _nothing(what: str, metric: str, chance: float, counts: dict[str, int], reason: str) -> Probe:
-    return Probe(what, metric, None, None, None, chance, "", counts, reason)

@@ -96,13 +96,23 @@ def newcombe(
     V(θ) = θ(1-θ) / (m n) [1 + N (1-θ)/(2-θ) + N θ/(1+θ)], N = (m + n)/2 - 1
     (Newcombe 2006, https://doi.org/10.1002/sim.2324). `stretch` multiplies V.
     """
-    assert 0 <= auroc <= 1 and num_positive > 0 and num_negative > 0 and stretch >= 1
+    assert num_positive > 0 and num_negative > 0
+    shared = (num_positive + num_negative) / 2 - 1
+    return newcombe_of_pairs(auroc, num_positive * num_negative, shared, confidence, stretch)
+
+
+def newcombe_of_pairs(
+    value: float, pairs: float, shared: float, confidence: float = 0.95, stretch: float = 1.0
+) -> tuple[float, float]:
+    """`newcombe` for a share of any pairs in the right order: m n is the number of pairs, N the others with whom a pair
+    shares a patient, averaged over its two. Pairs within folds are fewer than m n, and share fewer."""
+    assert 0 <= value <= 1 and pairs > 0 and stretch >= 1
     z2 = stretch * float(ndtri(0.5 + confidence / 2)) ** 2
 
     def inside(theta: float) -> bool:
-        return (auroc - theta) ** 2 <= z2 * hanley_mcneil(theta, num_positive, num_negative)
+        return (value - theta) ** 2 <= z2 * _variance_of_pairs(theta, pairs, shared)
 
-    return _edge(auroc, 0.0, inside), _edge(auroc, 1.0, inside)
+    return _edge(value, 0.0, inside), _edge(value, 1.0, inside)
 
 
 def placements(
@@ -175,12 +185,17 @@ def _degrees_of_freedom(found: Placements, parts: tuple[float, float, float]) ->
 
 
 def _stretch(found: Placements, confidence: float) -> float:
-    """How much larger DeLong's variance is than Newcombe's; at least 1.
+    m, n = found.effective
+    return stretch_over(found, m * n, (m + n) / 2 - 1, confidence)
+
+
+def stretch_over(found: Placements, pairs: float, shared: float, confidence: float) -> float:
+    """How much larger DeLong's variance is than Newcombe's of these pairs; at least 1.
 
     Newcombe's V takes the classes to scatter alike. Where the rarer one scatters twice as far it is too small by up to
     a half, and the interval would cover 86 % instead of 95.
     """
-    assumed = hanley_mcneil(found.auroc, *found.effective)
+    assumed = _variance_of_pairs(found.auroc, pairs, shared)
     if min(found.patients) < 2 or assumed == 0:
         return 1.0
     parts = _variance_parts(found)
@@ -190,8 +205,11 @@ def _stretch(found: Placements, confidence: float) -> float:
 
 
 def hanley_mcneil(theta: float, m: float, n: float) -> float:
-    shared = (m + n) / 2 - 1
-    return theta * (1 - theta) / (m * n) * (1 + shared * (1 - theta) / (2 - theta) + shared * theta / (1 + theta))
+    return _variance_of_pairs(theta, m * n, (m + n) / 2 - 1)
+
+
+def _variance_of_pairs(theta: float, pairs: float, shared: float) -> float:
+    return theta * (1 - theta) / pairs * (1 + shared * (1 - theta) / (2 - theta) + shared * theta / (1 + theta))
 
 
 def _edge(inner: float, outer: float, inside: Callable[[float], bool]) -> float:

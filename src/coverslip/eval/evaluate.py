@@ -140,7 +140,9 @@ def evaluate(
     curves = _curves(units, folds, what, level, repeated=bool(repeated))
     curves["set"] = "external" if rows is external else "test"
     curves["trust"] = kind.trust(units, what, out_of_fold=rows is not external, seed=seed)
-    curves["sites"] = _sites(rows, units, sites, what, level, resamples, seed)
+    curves["sites"] = _sites(
+        rows, units, sites, what, level, resamples, seed, apart=bool(repeated) and rows is not external
+    )
     return Evaluation(finite(metrics), finite(curves))
 
 
@@ -223,6 +225,8 @@ def _sites(
     level: UnitLevel,
     resamples: int,
     seed: int,
+    *,
+    apart: bool,
 ) -> list[dict[str, Any]]:
     if sites is None:
         return []
@@ -232,7 +236,8 @@ def _sites(
         if slide in site_of_slide:
             named.setdefault(patient if level == "patient" else slide, set()).add(site_of_slide[slide])
     joined = {unit: " + ".join(sorted(names)) for unit, names in named.items()}
-    return site_table(units, joined, task, level=level, resamples=resamples, seed=seed)
+    held = rows if apart else None
+    return site_table(units, joined, task, level=level, resamples=resamples, seed=seed, rows=held)
 
 
 def _counts(rows: Rows, units: Units, task: Task) -> dict[str, Any]:

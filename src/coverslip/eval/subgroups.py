@@ -17,74 +17,17 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from coverslip.base.random import stream
-from coverslip.eval.auroc_interval import newcombe
-from coverslip.eval.bootstrap import bca
 from coverslip.eval.compare import holm
-from coverslip.eval.concordance import Concordance, Contrast
+from coverslip.eval.concordance import Concordance
+from coverslip.eval.fold_rows import LEAST_EVENTS, FoldRows, concordance_interval
 from coverslip.eval.interval import Interval
-from coverslip.eval.metrics import plain
 
-# Events in a subgroup, and in the rest, under which nothing is claimed.
-LEAST_EVENTS = 10
 PERMUTATIONS = 1000
 # Numbers with at most this many values are levels (a grade, a stage); others are cut.
 FEW_VALUES = 6
 # Texts with more values than this name people rather than groups.
 MANY_LEVELS = 60
 NOT_GIVEN = "not given"
-# Under this many in the smaller class an AUROC's interval is Newcombe's; resamples are too few-sided there.
-_RESAMPLED_FROM = 50
-
-
-@dataclass(frozen=True)
-class FoldRows:
-    """Out-of-fold rows, one a unit (patient or slide) and fold.
-
-    `unit` and `patient` name them, `fold` numbers the fold over all repeats, `group` (n,) is the class of each row, or
-    for survival whether there was an event. `needed` are the groups of which a subgroup needs ten; empty: ten units.
-    """
-
-    unit: Sequence[str] | ndarray
-    patient: Sequence[str] | ndarray
-    fold: Int[ndarray, n]
-    group: Int[ndarray, n]
-    names: tuple[str, ...]
-    needed: tuple[int, ...]
-    contrasts: tuple[Contrast, ...]
-    metric: str = "auroc"
-
-    def __len__(self) -> int:
-        return len(self.fold)
-
-    def only(self, which: Bool[ndarray, n]) -> FoldRows:
-        def cut(c: Contrast) -> Contrast:
-            return Contrast(c.score[which], c.truth[which], None if c.time is None else c.time[which])
-
-        return FoldRows(
-            np.asarray(self.unit)[which],
-            np.asarray(self.patient)[which],
-            self.fold[which],
-            self.group[which],
-            self.names,
-            self.needed,
-            tuple(map(cut, self.contrasts)),
-            self.metric,
-        )
-
-    def counts(self) -> dict[str, int]:
-        """Units of each group, each unit once."""
-        _, first = np.unique(np.asarray(self.unit, dtype=str), return_index=True)
-        return {name: int((self.group[first] == g).sum()) for g, name in enumerate(self.names)}
-
-    @property
-    def num_units(self) -> int:
-        return len(set(map(str, self.unit)))
-
-    @property
-    def events(self) -> int:
-        """Units of the scarcest group that is needed."""
-        counts = list(self.counts().values())
-        return min((counts[g] for g in self.needed), default=self.num_units)
 
 
 @dataclass(frozen=True)
@@ -109,16 +52,16 @@ def subgroups(
     attributes: Mapping[str, Sequence[Any] | ndarray],
     *,
     cuts: Mapping[str, Sequence[float]] | None = None,
-    resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The figure of every level of every attribute, with the difference to all others, as plain values for JSON.
 
     `attributes` holds a value for each row of `tested`; missing values are a level of their own, "not given". Numbers
     are cut at the `cuts` given for their column, else at the median; with six values or fewer they are levels. Only
-    patients of one fold are compared. A level with under ten events (units of the scarcest class, events of survival),
-    or whose rest has under ten, is counted and no more. `p` is from shuffling membership among patients of one fold and
-    group; `p_holm` is over all tests (Holm 1979), an attribute of two levels being one test.
+    patients of one fold are compared. A level with under ten events (`FoldRows.scarcest`: patients of the scarcest
+    class, sign of a label or cause), or whose rest has under ten, is counted and no more. `p` is from shuffling
+    membership among patients of one fold and group; `p_holm` is over all tests (Holm 1979), an attribute of two levels
+    being one test.
 
     Never raises for what data can be: what cannot be computed is None with a `reason`.
     """
@@ -130,9 +73,9 @@ def subgroups(
         if isinstance(made, str):
             skipped.append({"column": name, "reason": made})
             continue
-        levels = [_level(tested, made, i, resamples, seed) for i in range(len(made.names))]
+        levels = [_level(tested, made, i) for i in range(len(made.names))]
         entries = [entry for entry, _ in levels]
-        _add_differences(tested, made, levels, tests, name, resamples, seed)
+        _add_differences(tested, made, levels, tests, name, seed)
         found.append({"attribute": name, "note": made.note, "levels": entries})
     for test, adjusted in zip(tests, holm([test.p for test in tests])):
         for entry in (test.entry, *test.twins):
@@ -141,7 +84,7 @@ def subgroups(
         "metric": tested.metric,
         "how": "pairs within folds, out-of-fold predictions; differences by shuffling, Holm over all tests",
         "least_events": LEAST_EVENTS,
-        "overall": _figure(tested, resamples, seed).to_json(),
+        "overall": concordance_interval(tested).to_json(),
         "tests": len(tests),
         "attributes": found,
         "skipped": skipped,
@@ -190,17 +133,17 @@ def independent_difference(one: Interval, other: Interval) -> tuple[float, float
     return a - b, a - b - float(np.hypot(a - al, bh - b)), a - b + float(np.hypot(ah - a, b - bl))
 
 
-def _level(tested: FoldRows, made: Levels, i: int, resamples: int, seed: int) -> tuple[dict[str, Any], Interval | None]:
+def _level(tested: FoldRows, made: Levels, i: int) -> tuple[dict[str, Any], Interval | None]:
     here = tested.only(made.level == i)
-    few = here.events < LEAST_EVENTS
-    figure = None if few else _figure(here, resamples, seed)
+    few = here.too_few()
+    figure = None if few else concordance_interval(here)
     entry = {
         "level": made.names[i],
         "units": here.num_units,
         "counts": here.counts(),
         "figure": None if figure is None else figure.to_json(),
         "difference": None,
-        "reason": f"too few: {here.events} events, under {LEAST_EVENTS}" if few else None,
+        "reason": few,
     }
     return entry, figure
 
@@ -211,7 +154,6 @@ def _add_differences(
     levels: list[tuple[dict[str, Any], Interval | None]],
     tests: list[_Test],
     name: str,
-    resamples: int,
     seed: int,
 ) -> None:
     for i, (entry, figure) in enumerate(levels):
@@ -219,12 +161,12 @@ def _add_differences(
             continue
         inside = made.level == i
         rest = tested.only(~inside)
-        if rest.events < LEAST_EVENTS:
-            entry["reason"] = f"too few others: {rest.events} events, under {LEAST_EVENTS}"
+        if few := rest.too_few():
+            entry["reason"] = few.replace("too few", "too few others")
             continue
         # Of two levels each is the other's rest.
         other = levels[1 - i][1] if len(levels) == 2 else None
-        limits = independent_difference(figure, other or _figure(rest, resamples, seed))
+        limits = independent_difference(figure, other or concordance_interval(rest))
         if limits is None:
             continue
         value, low, high = limits
@@ -233,18 +175,6 @@ def _add_differences(
             tests[-1].twins.append(entry)
             continue
         tests.append(_Test(entry, _shuffled_p(tested, inside, stream(seed, "subgroups", name, i))))
-
-
-def _figure(tested: FoldRows, resamples: int, seed: int) -> Interval:
-    statistic = Concordance(tested.contrasts, tested.fold)
-    value = plain(float(statistic(np.ones((1, len(tested))))[0])) if len(tested) else None
-    if value is None:
-        return Interval(None, None, None, "", reason="no pair within a fold to compare")
-    counts = list(tested.counts().values())
-    if tested.metric == "auroc" and len(tested.contrasts) == 1 and min(counts) < _RESAMPLED_FROM:
-        low, high = newcombe(value, counts[1], counts[0])
-        return Interval(value, low, high, "these fitted models, pairs within folds, Newcombe's method 5, 95%")
-    return bca(statistic, tested.patient, tested.group, resamples=resamples, seed=seed, bounds=(0.0, 1.0))
 
 
 def _shuffled_p(tested: FoldRows, inside: Bool[ndarray, n], chance: np.random.Generator) -> float:

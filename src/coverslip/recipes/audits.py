@@ -16,6 +16,7 @@ from numpy import ndarray
 
 from coverslip.audit import (
     AuditFinding,
+    Probe,
     Sketch,
     audit_split,
     confounding,
@@ -24,7 +25,9 @@ from coverslip.audit import (
     feature_twins,
     label_from_site,
     pretraining_overlap,
+    risk_from_site,
     site_from_features,
+    sites_part,
     sketch,
     slide_collapse,
     within_sites,
@@ -34,9 +37,11 @@ from coverslip.base.files import finite, read_json, write_json
 from coverslip.base.study import AuditSettings
 from coverslip.cohort import Targets
 from coverslip.encoders import EncoderInfo, describe
-from coverslip.eval.concordance import Concordance, Contrast
+from coverslip.eval.concordance import Concordance
+from coverslip.eval.fold_rows import FoldRows, fold_rows
 from coverslip.eval.slices import attribute_slices, clusters, error_slices
-from coverslip.eval.subgroups import FoldRows, subgroups
+from coverslip.eval.subgroups import subgroups
+from coverslip.eval.truth import Task
 from coverslip.recipes.contents import contents_of
 from coverslip.recipes.job import LOG, Job
 from coverslip.recipes.training_data import TrainingData
@@ -107,7 +112,7 @@ def where_it_fails(
     """The parts "subgroups" and "slices": whom the model serves worse, and where its errors gather."""
     seed = settings.seed
     return {
-        "subgroups": subgroups(tested, attributes, cuts=settings.cuts, resamples=settings.resamples, seed=seed),
+        "subgroups": subgroups(tested, attributes, cuts=settings.cuts, seed=seed),
         "slices": _slices(tested, predictions, targets, embedding, attributes, seed),
     }
 
@@ -127,46 +132,19 @@ def tested_rows(predictions: pd.DataFrame, targets: Targets, level: str) -> tupl
     first = truth.loc[[held[0] for held in slides]]
     patient = np.array([targets.patient_of[held[0]] for held in slides], dtype=object)
     fold = np.unique(made[["repeat", "fold"]].to_numpy(), axis=0, return_inverse=True)[1].reshape(-1)
-    group, names, needed = _groups(first, targets)
-    contrasts = tuple(_contrasts(made, first, targets))
-    metric = {"classification": "auroc", "multilabel": "auroc"}.get(targets.kind, "concordance")
-    if "event" in first:
-        metric = "c_index"
-    return FoldRows(made[unit].to_numpy(dtype=object), patient, fold, group, names, needed, contrasts, metric), slides
+    task = Task.of(targets.description)
+    ranked = [name for name in task.reader.predictions(task) if name in values]
+    p = made[ranked].to_numpy(np.float64)
+    return fold_rows(made[unit].to_numpy(dtype=object), patient, fold, _truth(first, targets), p, task), slides
 
 
-def _groups(truth: pd.DataFrame, targets: Targets) -> tuple[ndarray, tuple[str, ...], tuple[int, ...]]:
-    """What subgroups count: classes, or events and censorings; other targets are patients and no more."""
+def _truth(truth: pd.DataFrame, targets: Targets) -> ndarray:
+    """What is known of each row, as `coverslip.eval.truth` has it."""
     if "event" in truth:
-        return (truth["event"].to_numpy() > 0).astype(np.int64), ("censored", "event"), (1,)
-    if targets.kind == "classification":
-        return truth["y"].to_numpy(dtype=np.int64), targets.classes, tuple(range(len(targets.classes)))
-    return np.zeros(len(truth), dtype=np.int64), ("all",), ()
-
-
-def _contrasts(made: pd.DataFrame, truth: pd.DataFrame, targets: Targets) -> list[Contrast]:
-    if "event" in truth:
-        time, event = truth["y"].to_numpy(float), truth["event"].to_numpy()
-        if "risk" in made:
-            return [Contrast(made["risk"].to_numpy(float), (event > 0).astype(float), time)]
-        # Of competing causes each is ranked among those who were spared it up to then.
-        return [
-            Contrast(made[f"risk_{cause}"].to_numpy(float), (event == i + 1).astype(float), time)
-            for i, cause in enumerate(targets.classes)
-        ]
+        return truth[["y", "event"]].to_numpy(np.float64)
     if targets.kind == "multilabel":
-        return [
-            Contrast(made[f"p_{name}"].to_numpy(float), truth[f"y{i}"].to_numpy(float))
-            for i, name in enumerate(targets.classes)
-        ]
-    y = truth["y"].to_numpy(float)
-    if "value" in made:
-        return [Contrast(made["value"].to_numpy(float), y)]
-    p = made[[f"p_{name}" for name in targets.classes]].to_numpy(float)
-    if targets.kind == "ordinal":
-        return [Contrast(p @ np.arange(p.shape[1]), y)]
-    ks = [1] if p.shape[1] == 2 else range(p.shape[1])
-    return [Contrast(p[:, k], (y == k).astype(float)) for k in ks]
+        return truth[[f"y{t}" for t in range(len(targets.classes))]].to_numpy(np.float64)
+    return truth["y"].to_numpy()
 
 
 def _sketches(job: Job, data: TrainingData) -> dict[str, Sketch]:
@@ -286,13 +264,20 @@ def _sites(
     _, first = np.unique(np.asarray(tested.patient, dtype=str), return_index=True)
     here = [sites[i] for i in first]
     accuracy, auroc = site_from_features(embedding[first], here, seed=seed, resamples=resamples)
-    labels, known = tested.group[first], len(tested.names) > 1
+    told: Probe | None = None
+    tied: dict[str, Any] | None = None
+    group, time = tested.group[first], tested.contrasts[0].time
+    if time is not None:
+        told, tied = risk_from_site(time[first], group, here, seed=seed), sites_part(time[first], group, here)
+    elif tested.shows is None:  # each patient of one class or level
+        told = label_from_site(group, here, seed=seed, resamples=resamples)
+        tied = confounding(group, here, seed=seed)
     return {
         "reason": None,
         "site_from_features": {"balanced_accuracy": accuracy.to_json(), "auroc": auroc.to_json()},
-        "label_from_site": label_from_site(labels, here, seed=seed, resamples=resamples).to_json() if known else None,
-        "confounding": confounding(labels, here, seed=seed) if known else None,
-        "within_sites": within_sites(tested, sites, seed=seed, resamples=resamples),
+        "label_from_site": None if told is None else told.to_json(),
+        "confounding": tied,
+        "within_sites": within_sites(tested, sites),
     }
 
 
@@ -300,7 +285,8 @@ def _collapse(sketches: Mapping[str, Sketch], frame: pd.DataFrame, seed: int) ->
     names = sorted(sketches)
     place = np.unique(np.linspace(0, len(names) - 1, min(len(names), _COLLAPSE_SLIDES)).astype(np.int64))
     sites = {s: None if v != v else v for s, v in zip(frame["slide"], frame["site"])} if "site" in frame else None
-    return slide_collapse({names[i]: sketches[names[i]].tiles for i in place}, sites, seed=seed)
+    patients = dict(zip(frame["slide"], frame["patient"].astype(str)))
+    return slide_collapse({names[i]: sketches[names[i]].tiles for i in place}, sites, patients, seed=seed)
 
 
 def _slices(
@@ -346,7 +332,10 @@ def warnings_of(audit: Mapping[str, Any]) -> list[dict[str, str]]:
     if confounded.get("red") or probe.get("red"):
         v, auroc = confounded.get("cramers_v"), probe.get("value")
         said = [f"Cramér's V {v:.2f} (p {confounded['p']:.4f})"] if v is not None else []
-        said += [f"the site alone tells the label with AUROC {auroc:.2f}"] if auroc is not None else []
+        if auroc is not None and probe.get("metric") == "c_index":
+            said += [f"the site alone tells who has the event sooner, c-index {auroc:.2f}"]
+        elif auroc is not None:
+            said += [f"the site alone tells the label with AUROC {auroc:.2f}"]
         told.append(
             {
                 "gravity": "fail",

@@ -41,9 +41,18 @@ def _rows(run: RunContents) -> list[dict[str, Any]]:
             rows.append(_row(asks, probe, number(probe.get("chance"))))
     probe = dig(sites, "label_from_site")
     if isinstance(probe, Mapping):
-        rows.append(_row("the site alone tells the label: AUROC", probe, number(probe.get("chance"))))
+        asks = "the site alone tells the label: AUROC"
+        if probe.get("metric") == "c_index":
+            asks = "the site alone tells who has the event sooner: c-index"
+        rows.append(_row(asks, probe, number(probe.get("chance"))))
     tied = dig(sites, "confounding")
-    if isinstance(tied, Mapping):
+    if isinstance(dig(tied, "logrank"), Mapping):
+        statistic, df, p = (dig(tied, "logrank", name) for name in ("statistic", "df", "p"))
+        value = "–" if statistic is None else f"{number(statistic)} of {df} (p {number(p, 4)})"
+        rows.append({"asks": "curves of the sites differ: log-rank, chi-square of degrees of freedom", "value": value,
+                     "span": "", "chance": number(df, 0), "red": False,
+                     "reason": dig(tied, "reason") if statistic is None else ""})  # fmt: skip
+    elif isinstance(tied, Mapping):
         p = tied.get("p")
         value = f"{number(tied.get('cramers_v'))}" + (f" (p {number(p, 4)})" if p is not None else "")
         rows.append({"asks": "site and label hang together: Cramér's V", "value": value, "span": "", "chance": "0",
