@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from coverslip.base.errors import SettingsError, TableError
 from coverslip.eval.operating_point import OperatingPoint, operating_point
+from coverslip.eval.proportion import wilson
 
 
 def rates(positive: np.ndarray, score: np.ndarray, threshold: float) -> tuple[float, float]:
@@ -71,3 +72,16 @@ def test_an_aim_that_is_none_is_refused() -> None:
     for aim in (None, 0.0, 1.2):
         with pytest.raises(SettingsError, match="fixed sensitivity aims at"):
             operating_point(np.array([False, True]), np.array([0.1, 0.9]), "sensitivity", aim)
+
+
+def test_slides_of_one_patient_do_not_narrow_a_rate() -> None:
+    point = operating_point(np.array([False, True]), np.array([0.0, 1.0]))
+    assert point is not None
+    positive, score = np.repeat([True, False], 20), np.repeat([0.9, 0.1], 20)
+    patient = np.repeat([f"p{i}" for i in range(8)], 5)
+    alone, together = (
+        point.measured(positive, score)["sensitivity"],
+        point.measured(positive, score, patient)["sensitivity"],
+    )
+    assert alone.value == together.value == 1
+    assert (together.low, together.high) == wilson(4, 4) and (alone.low, alone.high) == wilson(20, 20)

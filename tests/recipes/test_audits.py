@@ -66,3 +66,18 @@ def test_a_new_cohort_with_features_of_a_training_slide_is_told(cohort: Path, co
     assert said.code == 0, said.err
     metrics = json.loads(next((cohort / "run" / "external").rglob("metrics.json")).read_text())
     assert any("Patients of the new cohort that the training cohort has too" in text for text in metrics["warnings"])
+
+
+def test_outcomes_beside_the_target_are_no_subgroups_and_are_told(cohort: Path, coverslip: Callable[..., Any]) -> None:
+    table = pd.read_csv(cohort / "cohort.csv")
+    table["pfi"], table["os_days"] = [i % 2 for i in range(len(table))], range(100, 100 + len(table))
+    table["sex"] = ["F" if i % 3 else "M" for i in range(len(table))]
+    table.to_csv(cohort / "cohort.csv", index=False)
+    assert coverslip("train", cohort / "study.toml").code == 0
+    audit = _audit(cohort)
+    names = {one["attribute"] for one in audit["subgroups"]["attributes"]}
+    assert "sex" in names and not names & {"pfi", "os_days"}
+    assert any("pfi, os_days" in one["text"] for one in audit["warnings"])
+    assert {"pfi", "os_days"} <= {one["column"] for one in audit["subgroups"]["skipped"]}
+    assert coverslip("train", cohort / "study.toml", "--set", 'audit.columns=["pfi"]').code == 0
+    assert _audit(cohort)["subgroups"]["attributes"][0]["attribute"] == "pfi"

@@ -1,5 +1,6 @@
 """Floor 5: what could make a number too good. Leaks within folds and between cohorts, shortcuts, pretraining."""
 
+from coverslip.audit.columns import looks_like_outcome
 from coverslip.audit.contents import (
     Content,
     contents_json,
@@ -29,6 +30,7 @@ __all__ = [
     "duplicate_pairs",
     "feature_twins",
     "label_from_site",
+    "looks_like_outcome",
     "not_compared",
     "pretraining_overlap",
     "read_contents",

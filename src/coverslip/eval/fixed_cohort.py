@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from coverslip.eval.auroc_interval import FEW, auroc_interval
 from coverslip.eval.interval import Interval, strata_of
 from coverslip.eval.metrics import METRICS, bounds, decisions, plain, weighted
-from coverslip.eval.proportion import clopper_pearson, effective_patients, wilson
+from coverslip.eval.proportion import effective_patients, share_of, wilson
 from coverslip.eval.reduce import Units
 
 ECE_REASON = "in few patients it is never near 0; beside it stands what a calibrated model shows by chance"
@@ -76,14 +76,14 @@ def _mean(parts: Sequence[Interval]) -> Interval:
 
 def share(hits: Bool[ndarray, n], patient: ndarray, *, exact: bool) -> Interval:
     """The share of all units that are hits: Clopper and Pearson where `exact`, else Wilson."""
-    return _share(hits, np.ones(len(hits), bool), patient, exact=exact)
+    return share_of(hits, np.ones(len(hits), bool), patient, exact=exact)
 
 
 def _balanced_accuracy(units: Units) -> Interval:
     """Recalls of different patients are independent: their squared distances to their limits add up (MOVER)."""
     how = "Clopper-Pearson limits of the classes' recalls, combined, 95%"
     decided = decisions(units.p)
-    recalls = [_share(decided == k, units.y == k, units.patient, exact=True) for k in range(units.p.shape[1])]
+    recalls = [share_of(decided == k, units.y == k, units.patient, exact=True) for k in range(units.p.shape[1])]
     if any(recall.value is None for recall in recalls):
         return Interval(None, None, None, how, reason="a class has no patient")
     value, low, high = (np.array([getattr(r, name) for r in recalls], dtype=float) for name in ("value", "low", "high"))
@@ -98,7 +98,7 @@ def _f1(units: Units, k: int) -> Interval:
     true, called = units.y == k, decisions(units.p) == k
     if not true.any():
         return Interval(None, None, None, how, reason="a class has no patient")
-    share = _share(true & called, true | called, units.patient)
+    share = share_of(true & called, true | called, units.patient)
     assert share.value is not None and share.low is not None and share.high is not None
     value, low, high = (2 * s / (1 + s) for s in (share.value, share.low, share.high))
     return Interval(value, low, high, how)
@@ -141,16 +141,6 @@ def _brier(units: Units, classes: Sequence[str]) -> Interval:
     error = np.sqrt(variance) / highest / (share * (1 - share))
     low, high = expit(logit(share) + np.array([-1, 1]) * student.ppf(0.5 + CONFIDENCE / 2, freedom) * error) * highest
     return Interval(value, float(low), float(high), how)
-
-
-def _share(hits: Bool[ndarray, n], of: Bool[ndarray, n], patient: ndarray, *, exact: bool = False) -> Interval:
-    """The share of `of` that are hits, with limits for as many patients as they amount to."""
-    how = f"{'Clopper-Pearson' if exact else 'Wilson'}, 95%"
-    if not of.any():
-        return Interval(None, None, None, how, reason="nobody to count")
-    share, n = float(hits[of].mean()), effective_patients(patient[of])
-    low, high = (clopper_pearson if exact else wilson)(min(n, share * n), n)
-    return Interval(share, low, high, how)
 
 
 def _doubted(figure: Interval, units: Units, classes: Sequence[str]) -> Interval:

@@ -12,7 +12,7 @@ from numpy import ndarray
 
 from coverslip.base.errors import SettingsError, TableError
 from coverslip.eval.interval import Interval
-from coverslip.eval.proportion import proportion
+from coverslip.eval.proportion import share_of
 
 Rule = Literal["youden", "sensitivity", "specificity"]
 
@@ -46,19 +46,23 @@ class OperatingPoint:
             raise TableError(f"An operating point of format {found.get('format')!r}.", fix=f"Accepted: {FORMAT!r}.")
         return cls(**{name: found[name] for name in cls.__dataclass_fields__})
 
-    def measured(self, positive: Bool[ndarray, n], score: Float[ndarray, n]) -> dict[str, Interval]:
-        """What the threshold does to other patients, one row each: proportions with Wilson's intervals.
+    def measured(
+        self, positive: Bool[ndarray, n], score: Float[ndarray, n], patient: ndarray | None = None
+    ) -> dict[str, Interval]:
+        """What the threshold does to other patients: proportions with Wilson's intervals.
 
-        sensitivity, specificity, and the predictive values at the prevalence of these patients.
+        sensitivity, specificity, and the predictive values at the prevalence of these patients. `patient` names the
+        patient of each row where rows are slides: as many patients count as the slides amount to. None: one row each.
         """
         positive, called = np.asarray(positive, dtype=bool), np.asarray(score) >= self.threshold
+        patient = np.arange(len(positive)) if patient is None else np.asarray(patient)
         pairs = {
             "sensitivity": (positive & called, positive),
             "specificity": (~positive & ~called, ~positive),
             "ppv": (positive & called, called),
             "npv": (~positive & ~called, ~called),
         }
-        return {name: proportion(int(hits.sum()), int(of.sum())) for name, (hits, of) in pairs.items()}
+        return {name: share_of(hits, of, patient) for name, (hits, of) in pairs.items()}
 
 
 def operating_point(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool
 from numpy import ndarray
 from scipy.special import ndtri
 from scipy.stats import beta
@@ -45,6 +46,19 @@ def proportion(hits: int, n: int, *, exact: bool = False, confidence: float = 0.
         return Interval(None, None, None, how, reason="nobody to count")
     low, high = (clopper_pearson if exact else wilson)(hits, n, confidence=confidence)
     return Interval(hits / n, low, high, how)
+
+
+def share_of(
+    hits: Bool[ndarray, n], of: Bool[ndarray, n], patient: ndarray, *, exact: bool = False, confidence: float = 0.95
+) -> Interval:
+    """The share of the units `of` that are hits, with limits for as many patients as they amount to."""
+    how = f"{'Clopper-Pearson' if exact else 'Wilson'}, {confidence:.0%}"
+    hits, of = np.asarray(hits, dtype=bool), np.asarray(of, dtype=bool)
+    if not of.any():
+        return Interval(None, None, None, how, reason="nobody to count")
+    share, n = float(hits[of].mean()), effective_patients(np.asarray(patient)[of])
+    low, high = (clopper_pearson if exact else wilson)(min(n, share * n), n, confidence=confidence)
+    return Interval(share, low, high, how)
 
 
 def effective_patients(groups: Sequence[str] | ndarray) -> float:

@@ -24,6 +24,7 @@ from coverslip.audit import (
     duplicate_pairs,
     feature_twins,
     label_from_site,
+    looks_like_outcome,
     pretraining_overlap,
     risk_from_site,
     site_from_features,
@@ -51,6 +52,7 @@ FORMAT = "coverslip.audit/1"
 _COLLAPSE_SLIDES = 150
 # Leaks by name stand in split.json, fold by fold, and the report has them from there.
 _TOLD_BY_SPLIT = frozenset({"patient_leak", "slide_leak"})
+_OUTCOME = "looks like an outcome; audit.columns or cohort.covariates would take it"
 # Columns that are no covariates.
 _OWN = frozenset({"slide", "patient", "path", "mpp", "split"})
 
@@ -95,6 +97,7 @@ def audit_run(job: Job, data: TrainingData, predictions: pd.DataFrame) -> dict[s
         "collapse": _collapse(sketches, job.cohort.frame, seed),
         **where_it_fails(settings, tested, predictions, data.targets, embedding, attributes),
     }
+    audit["subgroups"]["skipped"] += outcome_columns(job, data.targets)
     audit["warnings"] = warnings_of(audit)
     write_json(job.run.audit, finite(audit))
     LOG.info("audited: %d warnings", len(audit["warnings"]))
@@ -162,13 +165,29 @@ def mean_embedding(means: Mapping[str, ndarray], slides: list[tuple[str, ...]]) 
 
 
 def covariate_columns(job: Job, targets: Targets) -> list[str]:
-    """The columns of the table by which units are grouped: those of the settings, else all that are no targets."""
+    """The columns of the table by which units are grouped: those of the settings, else all that are no targets and by
+    their names no outcomes: nobody is in a group of what happens later. `cohort.covariates` are taken as told."""
     frame, wanted = job.cohort.frame, job.study.audit.columns
     if wanted is not None:
         return [*wanted, *(["site"] if "site" in frame and "site" not in wanted else [])]
+    later = {one["column"] for one in outcome_columns(job, targets)}
+    return [name for name in _foreign(job, targets) if name not in later]
+
+
+def outcome_columns(job: Job, targets: Targets) -> list[dict[str, str]]:
+    """The columns that make no subgroups since they look like outcomes, as entries of what was skipped."""
+    if job.study.audit.columns is not None:
+        return []
+    declared = job.study.cohort.covariates
+    names = [name for name in _foreign(job, targets) if looks_like_outcome(name) and name not in declared]
+    return [{"column": name, "reason": _OUTCOME} for name in names]
+
+
+def _foreign(job: Job, targets: Targets) -> list[str]:
+    """The columns that are neither the target's nor the program's own."""
     task = job.study.task
     own = _OWN | set(targets.columns) | {task.column, task.time, task.event, job.study.split.time, job.study.cohort.on}
-    return [str(name) for name in frame if name not in own]
+    return [str(name) for name in job.cohort.frame if name not in own]
 
 
 def per_row(frame: pd.DataFrame, columns: list[str], slides: list[tuple[str, ...]]) -> dict[str, list[Any]]:
@@ -363,4 +382,13 @@ def warnings_of(audit: Mapping[str, Any]) -> list[dict[str, str]]:
         for one in audit["slices"]["slices"]
         if one["finding"]
     ]
+    outcomes = [one["column"] for one in audit["subgroups"]["skipped"] if one["reason"] == _OUTCOME]
+    if outcomes:
+        told.append(
+            {
+                "gravity": "warn",
+                "text": f"No subgroups were made of {', '.join(outcomes)}: by name these are outcomes. If one is a "
+                "covariate, name it in audit.columns or cohort.covariates; else leave it out of the table.",
+            }
+        )
     return told

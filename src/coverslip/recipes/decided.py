@@ -15,7 +15,7 @@ from coverslip.eval.learnt import contrasts, states_probabilities
 from coverslip.eval.metrics import decisions
 from coverslip.eval.operating_point import OperatingPoint
 from coverslip.eval.ordinal import median_level
-from coverslip.eval.proportion import proportion
+from coverslip.eval.proportion import share_of
 from coverslip.eval.reduce import overlapping, read_rows, reduce
 from coverslip.eval.truth import Task
 from coverslip.recipes.run_models import RunModels
@@ -53,10 +53,11 @@ def decided(
         named = [SEPARATOR.join(name for name, there in zip(task.classes, row) if there) for row in called]
     else:
         named = [task.classes[int(k)] for k in called]
-    measured = []
+    measured, who = [], models.patients[truth]
     for of, positive, score in contrasts(task, y, models.mean[truth]) if truth else contrasts(task, *_nothing(task)):
+        known = who if y.ndim < 2 or not truth else who[~np.isnan(y[:, task.classes.index(of)])]
         for point in points.get(of, {}).values():
-            rates = {name: rate.to_json() for name, rate in point.measured(positive, score).items()}
+            rates = {name: rate.to_json() for name, rate in point.measured(positive, score, known).items()}
             measured.append({"of": of, "rule": point.rule, "aim": point.aim, "threshold": point.threshold, **rates})
     told = {"decides": rule, "points": measured, "reason": reason}
     return {"decision": named, "disagreement": disagreement}, {"operating_points": told}
@@ -105,12 +106,13 @@ def prediction_sets(
     if isinstance(rows, str):
         return {}, {"sets": {"coverage": None, "reason": rows}}
     true, p, model = rows
+    who, everyone = models.patients[truth], np.ones(len(truth), dtype=bool)
     promise = f"CV+: at least {1 - 2 * alpha:.0%} on average over patients like the run's, about {1 - alpha:.0%}"
     told: dict[str, Any] = {"aim": 1 - alpha, "promise": promise, "calibration": len(true)}
     if task.kind == "regression":
         low, high = cv_plus_interval(np.abs(true - p[:, 0]), model, models.p[:, :, 0], alpha)
         hits = (y >= low[truth]) & (y <= high[truth])
-        told |= {"coverage": proportion(int(hits.sum()), len(truth)).to_json(), "reason": None}
+        told |= {"coverage": share_of(hits, everyone, who).to_json(), "reason": None}
         return {"low": low, "high": high}, {"sets": told}
     inside = cv_plus_sets(true, p, model, models.p, alpha)
     named = [SEPARATOR.join(name for name, there in zip(task.classes, row) if there) for row in inside]
@@ -119,10 +121,9 @@ def prediction_sets(
     told |= {
         "counts": counts,
         "always": [name for name, n in counts.items() if n < 1 / alpha - 1 - 1e-9],
-        "coverage": proportion(int(hits.sum()), len(truth)).to_json(),
+        "coverage": share_of(hits, everyone, who).to_json(),
         "classes": {
-            name: proportion(int(hits[y == k].sum()), int((y == k).sum())).to_json() if truth else None
-            for k, name in enumerate(task.classes)
+            name: share_of(hits, y == k, who).to_json() if truth else None for k, name in enumerate(task.classes)
         },
         "one_class": float((inside.sum(axis=1) == 1).mean()),
         "every_class": float(inside.all(axis=1).mean()),

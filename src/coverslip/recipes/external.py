@@ -32,6 +32,7 @@ from coverslip.recipes.audits import (
     finding_json,
     listed,
     mean_embedding,
+    outcome_columns,
     per_row,
     pretraining_source,
     seen_by,
@@ -145,7 +146,7 @@ def _where_it_fails(
         per_row(job.cohort.frame, columns, slides),
     )
     absent = [{"column": name, "reason": "the new table has no such column"} for name in wanted if name not in columns]
-    found["subgroups"]["skipped"] += absent
+    found["subgroups"]["skipped"] += [*absent, *outcome_columns(job, targets)]
     return found
 
 

@@ -24,12 +24,14 @@ CURVES = ("s_", "cif_")
 
 @dataclass(frozen=True)
 class RunModels:
-    """The models of a run on new units: `p` (f, m, k) in the order of `folders` and `units`."""
+    """The models of a run on new units: `p` (f, m, k) in the order of `folders` and `units`; `patients` (m,) names the
+    patient of each unit."""
 
     task: Task
     level: UnitLevel
     folders: list[Path]
     units: list[str]
+    patients: ndarray
     p: Float[ndarray, "f m k"]
     learnt: list[Learnt | None]
     clinical: list[ClinicalModels | None]
@@ -45,7 +47,9 @@ def models_of(run: Run, task: Task, level: UnitLevel, predictions: pd.DataFrame)
     units = said[0].index.tolist()
     p = np.stack([one.loc[units].to_numpy(np.float64) for one in said])
     learnt, clinical = zip(*(read_nested(folder, task) for folder in folders))
-    return RunModels(task, level, folders, units, p, list(learnt), list(clinical))
+    patient_of = dict(zip(predictions[level].astype(str), predictions["patient"].astype(str)))
+    patients = np.array([patient_of[unit] for unit in units])
+    return RunModels(task, level, folders, units, patients, p, list(learnt), list(clinical))
 
 
 def known_units(
