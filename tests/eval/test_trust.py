@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from coverslip.base.files import finite
+from coverslip.eval.decision import decision_curve
 from coverslip.eval.reduce import Units
 from coverslip.eval.trust import trust
 
@@ -46,3 +48,29 @@ def test_few_patients_are_no_crash(n: int) -> None:
     found = trust(units_of(n, 2), ("a", "b"), out_of_fold=True)
     json.dumps(finite(found), allow_nan=False)
     assert (found["abstention"] is None) == (n == 0)
+
+
+def test_what_is_acted_on_is_judged_by_the_recalibrated_probabilities() -> None:
+    """A model of balanced classes states .5 where a tenth have the disease: raw, treating by it does harm."""
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=600)
+    y = (rng.random(600) < expit(score - 2.5)).astype(np.int64)
+    ids = np.arange(600).astype(str)
+    raw, right = expit(score), expit(score - 2.5)
+    units = Units(ids, ids, y, np.stack([1 - raw, raw], axis=1), np.arange(600) % 5)
+    corrected = replace(units, p=np.stack([1 - right, right], axis=1))
+    found = trust(units, ("no", "yes"), out_of_fold=True, corrected=corrected)
+    (entry,) = found["decision"]
+    assert found["probabilities"] == entry["probabilities"] == "recalibrated"
+    assert entry["curve"] == decision_curve(y == 1, right, ids) and entry["raw"] == decision_curve(y == 1, raw, ids)
+    at = {point["threshold"]: point["model"]["value"] for point in entry["raw"]}
+    assert at[0.3] < 0 <= next(point["model"]["value"] for point in entry["curve"] if point["threshold"] == 0.3) + 0.01
+    assert found["abstention"]["aurc"] != found["abstention"]["raw_aurc"]
+    same = trust(units, ("no", "yes"), out_of_fold=True, corrected=units)
+    assert same["probabilities"] == "raw" and "raw" not in same["decision"][0]
+
+
+def test_sets_miss_the_share_that_is_asked_for() -> None:
+    wide, narrow = (trust(units_of(300, 2), ("a", "b"), out_of_fold=True, alpha=alpha)["sets"] for alpha in (0.02, 0.2))
+    assert (wide["aim"], narrow["aim"]) == (0.98, 0.8)
+    assert wide["set_size"] > narrow["set_size"]

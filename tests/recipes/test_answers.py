@@ -116,3 +116,18 @@ def test_a_covariate_that_is_not_there_is_told_before_anything_is_trained(
         said = coverslip("train", trained / "study.toml", *options)
         assert said.code == 2 and words in said.err
     assert not (trained / "other" / "models").exists()
+
+
+def test_recalibrated_probabilities_are_measured_on_the_new_patients(
+    trained: Path, new: Path, coverslip: Callable[..., Any]
+) -> None:
+    _predict(trained, new, coverslip)
+    found = json.loads((new / "out" / "evaluation.json").read_text())
+    before, after = (found["recalibration"][key][0] for key in ("before", "after"))
+    table = pd.read_csv(new / "out" / "predictions.csv")
+    for entry, column in ((before, "p_1"), (after, "calibrated_1")):
+        stated = table.groupby("patient")[column].mean()
+        known = table.groupby("patient")["lesion"].first()
+        assert entry["brier"]["brier"] == pytest.approx(((stated - known) ** 2).mean())
+    own = json.loads((trained / "run" / "evaluation.json").read_text())["trust"]
+    assert {found["trust"]["probabilities"], own["probabilities"]} == {"recalibrated"}

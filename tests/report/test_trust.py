@@ -16,7 +16,7 @@ from coverslip.eval.trust import trust
 from coverslip.report import trust_figures
 from coverslip.report.contents import RunContents
 from coverslip.report.sections import Absent
-from coverslip.report.sections.trust import SECTION
+from coverslip.report.sections.trust import SECTION, _useful
 
 NOTHING = RunContents("r", Path("nowhere"))
 
@@ -62,3 +62,12 @@ def test_curves_stay_in_their_panel() -> None:
     panel = trust_figures.Panel(-0.1, 0.4)
     assert panel.at(0.5, -9)[1] == panel.top + panel.side
     assert panel.at(0.5, 9)[1] == panel.top
+
+
+def test_a_gap_between_useful_thresholds_is_no_claim() -> None:
+    def point(t: float, good: bool) -> dict[str, object]:
+        low = 0.1 if good else -0.1
+        return {"threshold": t, "model": {"low": low}, "versus_all": {"low": low}}
+
+    said = _useful([point(0.1, False), point(0.2, True), point(0.3, True), point(0.4, False), point(0.6, True)], 50)
+    assert "from 0.20 to 0.30 and at 0.60: these models, each of the 5 thresholds by itself" in said

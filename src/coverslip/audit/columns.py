@@ -7,10 +7,13 @@ from itertools import pairwise
 
 # End points and their events, as tables of clinical data (TCGA, cBioPortal, METABRIC) call them.
 _OUTCOMES = frozenset(
-    "os pfs pfi dfs dfi dss rfs efs ttp mfs css bcr survival surv survived death dead deceased died alive vital relapse "
-    "relapsed recurrence recurred recurrent progression progressed mortality followup event events censored censor "
-    "censoring outcome label target response responder endpoint".split()
-)
+    {
+        "os", "pfs", "pfi", "dfs", "dfi", "dss", "rfs", "efs", "ttp", "mfs", "css", "bcr", "survival", "surv",
+        "survived", "death", "dead", "deceased", "died", "alive", "vital", "relapse", "relapsed", "recurrence",
+        "recurred", "recurrent", "progression", "progressed", "mortality", "followup", "event", "events", "censored",
+        "censor", "censoring", "outcome", "label", "target", "response", "responder", "endpoint",
+    }
+)  # fmt: skip
 _PAIRS = frozenset({("follow", "up"), ("last", "contact"), ("last", "visit"), ("days", "to"), ("time", "to")})
 
 

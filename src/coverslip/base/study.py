@@ -254,7 +254,7 @@ class EvaluationSettings(Settings):
     aim: Annotated[float, Field(gt=0, le=1)] = 0.9
     """The sensitivity, or specificity, that the operating points of those names aim at."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """The share of patients that the prediction sets of `predict` may miss, and of like slides that may be flagged."""
+    """The share of patients that prediction sets may miss, and of like slides that may be flagged."""
     seed: int = 0
     """Seed of the resampling, of the inner folds and of the control."""
     control: Literal[0] | Annotated[int, Field(ge=20)] = 0
@@ -268,11 +268,11 @@ class AuditSettings(Settings):
     enabled: bool = True
     """Ask at the end of `train` and `run`; without it the report says that nobody asked."""
     columns: list[str] | None = None
-    """Covariates to look at subgroups of; every column of the table that makes groups, where not given."""
+    """Covariates to look at subgroups of; where not given every column that makes groups and is by name no outcome."""
     cuts: dict[str, list[float]] = {}
     """Where numbers are cut into subgroups, by column, such as {age = [50, 70]}; at the median where not given."""
     resamples: Annotated[int, Field(ge=100)] = 500
-    """Patient resamples of each interval."""
+    """Patient resamples of the intervals of what the site tells, and what tells the site."""
     pretraining: str | None = None
     """A text file with one patient, slide or barcode a line that the encoder has learnt from; the tested are looked
     up."""

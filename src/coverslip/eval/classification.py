@@ -63,8 +63,10 @@ class Classification(Kind):
             return None  # ranks are compared within a fold: resampled
         return fixed_cohort(units, task.classes, resamples=resamples, seed=seed)
 
-    def trust(self, units: Units, task: Task, *, out_of_fold: bool, seed: int) -> dict[str, Any] | None:
-        return trust(units, task.classes, out_of_fold=out_of_fold, seed=seed)
+    def trust(
+        self, units: Units, task: Task, *, out_of_fold: bool, corrected: Units | None, alpha: float, seed: int
+    ) -> dict[str, Any] | None:
+        return trust(units, task.classes, out_of_fold=out_of_fold, corrected=corrected, alpha=alpha, seed=seed)
 
     def bounds(self, name: str, task: Task) -> tuple[float, float]:
         return bounds(name, len(task.classes))

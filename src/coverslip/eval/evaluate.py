@@ -31,6 +31,7 @@ from coverslip.eval.caveats import about_the_data, caveats
 from coverslip.eval.folds import FoldResult, FoldSize, difference, fold_results, mean_sd, over_folds, pooled_units
 from coverslip.eval.interval import Interval, percentiles
 from coverslip.eval.kinds import KINDS
+from coverslip.eval.learnt import corrected_table
 from coverslip.eval.paired import paired_differences
 from coverslip.eval.reduce import Rows, Task, UnitLevel, Units, overlapping, read_rows, reduce
 from coverslip.eval.sites import site_table
@@ -56,6 +57,7 @@ def evaluate(
     split: Iterable[FoldSize],
     resamples: int = 2000,
     seed: int = 0,
+    alpha: float = 0.05,
     sites: pd.Series | None = None,
     warnings: Sequence[str] = (),
 ) -> Evaluation:
@@ -65,7 +67,8 @@ def evaluate(
     those of the kind of task (`coverslip.eval.truth`); repeat where folds were drawn more than once. Rows of the set
     "test" are out-of-fold predictions; rows of the set "external" get figures of their own, from the mean over the
     folds' models, and the curves where they are alone. `task` has kind, column and classes, and columns and grid where
-    the kind has them. `sites` names the site of a slide, by slide id.
+    the kind has them. Where `predictions` have columns calibrated_<class>, what is acted on is judged by them.
+    Prediction sets may miss a share `alpha`. `sites` names the site of a slide, by slide id.
     `warnings` are the caller's (leaks, missing features); they stand first.
 
     Raises:
@@ -139,7 +142,10 @@ def evaluate(
     metrics["warnings"] = [*warnings, *doubts]
     curves = _curves(units, folds, what, level, repeated=bool(repeated))
     curves["set"] = "external" if rows is external else "test"
-    curves["trust"] = kind.trust(units, what, out_of_fold=rows is not external, seed=seed)
+    corrected = _corrected(predictions, what, level, external=rows is external)
+    curves["trust"] = kind.trust(
+        units, what, out_of_fold=rows is not external, corrected=corrected, alpha=alpha, seed=seed
+    )
     curves["sites"] = _sites(
         rows, units, sites, what, level, resamples, seed, apart=bool(repeated) and rows is not external
     )
@@ -154,6 +160,16 @@ def _read(frame: pd.DataFrame, task: Task, *, where: str) -> tuple[Rows, Rows | 
     rows, unlabelled = read_rows(frame[~is_external], task, where=where)
     external, also_unlabelled = read_rows(frame[is_external], task, where=where)
     return rows, external if len(external) else None, unlabelled + also_unlabelled
+
+
+def _corrected(predictions: pd.DataFrame, task: Task, level: UnitLevel, *, external: bool) -> Units | None:
+    """The units with recalibrated probabilities, where the table has them."""
+    table = corrected_table(predictions, task)
+    if table is None:
+        return None
+    rows, other, _ = _read(table, task, where="Recalibrated predictions")
+    held = other if external else rows
+    return None if held is None else reduce(held, level)
 
 
 def _resampled(units: Units, task: Task, resamples: int, seed: int, *, models: str) -> dict[str, Interval]:

@@ -71,8 +71,11 @@ class Kind(ABC):
         several folds have a `stratum`: what ranks compares those of one fold."""
         return None
 
-    def trust(self, units: Units, task: Task, *, out_of_fold: bool, seed: int) -> dict[str, Any] | None:
-        """Whether predictions may be acted on: calibration, decision curves. None where they state no probability."""
+    def trust(
+        self, units: Units, task: Task, *, out_of_fold: bool, corrected: Units | None, alpha: float, seed: int
+    ) -> dict[str, Any] | None:
+        """Whether predictions may be acted on: calibration, decision curves. None where they state no probability.
+        `corrected` are the same units with recalibrated probabilities; sets may miss a share `alpha`."""
         return None
 
     def figures(self, units: Units, task: Task) -> dict[str, float | None]:

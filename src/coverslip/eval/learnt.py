@@ -132,14 +132,24 @@ def with_calibrated(frame: pd.DataFrame, learnt: Learnt, task: Task) -> pd.DataF
     return frame.assign(**{CALIBRATED + name.removeprefix("p_"): corrected[:, k] for k, name in enumerate(columns)})
 
 
+def corrected_table(frame: pd.DataFrame, task: Task) -> pd.DataFrame | None:
+    """The table with the corrected probabilities in the place of the raw ones; None where it has none."""
+    if not states_probabilities(task):
+        return None
+    columns = {name: CALIBRATED + name.removeprefix("p_") for name in task.reader.predictions(task)}
+    if not set(columns.values()) <= set(frame.columns) or frame[list(columns.values())].isna().to_numpy().any():
+        return None
+    return frame.assign(**{name: frame[corrected] for name, corrected in columns.items()})
+
+
 def before_and_after(frame: pd.DataFrame, task: Task, level: UnitLevel, *, seed: int = 0) -> dict[str, Any]:
     """Calibration of raw and of corrected probabilities on the same units: what evaluation.json says of both.
 
     `frame` has the calibrated columns too. Slope, intercept, ECE and Brier's parts as `coverslip.eval.calibration`.
     """
-    columns = task.reader.predictions(task)
-    swapped = frame.assign(**{name: frame[CALIBRATED + name.removeprefix("p_")] for name in columns})
     said = {}
+    swapped = corrected_table(frame, task)
+    assert swapped is not None
     for key, table in (("before", frame), ("after", swapped)):
         rows, _ = read_rows(table, task, where="Predictions")
         units = reduce(rows, level)

@@ -39,6 +39,7 @@ def evaluated(
         split=sizes,
         resamples=job.study.evaluation.resamples,
         seed=job.study.evaluation.seed,
+        alpha=job.study.evaluation.alpha,
         sites=_sites(job),
         warnings=[*data.warnings, *untuned(data, job.study.fit)],
     )

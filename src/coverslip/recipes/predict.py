@@ -10,11 +10,12 @@ from typing import Any
 import pandas as pd
 
 from coverslip.base.errors import FeatureError, SettingsError, TableError
-from coverslip.base.files import read_json, write_json
+from coverslip.base.files import finite, read_json, write_json
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import CohortSettings, Study
 from coverslip.cohort import Cohort, Fold, Split, Targets, load_cohort, make_targets
 from coverslip.eval import Evaluation, evaluate
+from coverslip.eval.learnt import before_and_after, corrected_table
 from coverslip.eval.linear import LinearModel
 from coverslip.eval.truth import Task
 from coverslip.mil import BagSource, SlideModel
@@ -119,9 +120,10 @@ def predict_table(
             folder.predictions, folder.answers, said.metrics, failed, no_metrics=no_metrics, warnings=told(audit)
         )
         if targets is not None:
-            found = _evaluate(run, cohort, predictions, _baseline(run, source, targets), targets, job, result.warnings)
+            baseline = _baseline(run, source, targets)
+            found = _evaluate(run, cohort, said.predictions, baseline, targets, job, result.warnings)
             result.metrics = {**found.metrics, "answers": said.metrics}
-            write_json(folder.evaluation, found.curves)
+            write_json(folder.evaluation, {**found.curves, "recalibration": _recalibrated(said.predictions, targets)})
             write_json(folder.metrics, result.metrics)
         return result
 
@@ -246,6 +248,16 @@ def _evaluate(
         sites=cohort.frame.set_index("slide")["site"] if "site" in cohort.frame else None,
         warnings=[*_left_out(targets), *warnings, *lacking],
     )
+
+
+def _recalibrated(predictions: pd.DataFrame, targets: Targets) -> dict[str, Any] | None:
+    """Calibration on the external patients of the raw and of the recalibrated probabilities; None without the latter.
+    What was learnt on the run's own patients may be wrong where the outcome is more or less frequent."""
+    task = Task.of(targets.description)
+    known = predictions[predictions["slide"].isin(targets.slides)]
+    if corrected_table(known, task) is None:
+        return None
+    return finite(before_and_after(known, task, "patient" if targets.level == "patient" else "slide"))
 
 
 def _left_out(targets: Targets) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from coverslip.report import figures, time_calibration, trust_figures
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.sections import Absent, Section
-from coverslip.report.wording import is_number, number, percent, span
+from coverslip.report.wording import is_number, listing, number, percent, span
 
 ENTRIES = {"trust": {"build": "SECTION", "summary": "Calibration, decision curves, abstention, prediction sets"}}
 
@@ -47,24 +48,41 @@ def _decisions(block: Mapping[str, Any], level: str) -> list[dict[str, Any]]:
                         curve, f"Net benefit of acting on p({entry['class']}), {level} level. {where}"
                     ),
                     "caption": f"{level.capitalize()} level; the band is its 95 % interval at each threshold "
-                    f"({entry['interval']}). {where}",
+                    f"({entry['interval']}). {_of(entry)}{where}",
                 }
             )
     return found
+
+
+def _of(entry: Mapping[str, Any]) -> str:
+    """Which probabilities a curve is of; runs of earlier versions had the raw ones."""
+    if entry.get("probabilities") == "recalibrated":
+        return "Of the recalibrated probabilities. "
+    return "Of the probabilities as the models state them, not recalibrated. "
 
 
 def _useful(curve: list[Mapping[str, Any]], scarce: int) -> str:
     """Where both intervals, against treating all and treating no one, lie over 0."""
     if scarce < FEW:
         return f"With {scarce} in the smaller class nothing is claimed."
-    better = [
-        point["threshold"]
+    useful = [
+        all(is_number(low) and low > 0 for low in (dig(point, name, "low") for name in ("model", "versus_all")))
         for point in curve
-        if all(is_number(low) and low > 0 for low in (dig(point, name, "low") for name in ("model", "versus_all")))
     ]
-    if not better:
+    if not any(useful):
         return "At no threshold is it shown to be more useful than treating all and treating no one."
-    return f"Shown to be more useful than treating all and treating no one from {min(better):.2f} to {max(better):.2f}."
+    # Thresholds that stand side by side; a gap between two ranges is no place where it was shown.
+    ranges: list[list[float]] = []
+    for place, point in enumerate(curve):
+        if useful[place] and place and useful[place - 1]:
+            ranges[-1][1] = point["threshold"]
+        elif useful[place]:
+            ranges.append([point["threshold"], point["threshold"]])
+    told = listing([f"from {low:.2f} to {high:.2f}" if high > low else f"at {low:.2f}" for low, high in ranges])
+    return (
+        f"Shown to be more useful than treating all and treating no one {told}: these models, each of the "
+        f"{len(curve)} thresholds by itself."
+    )
 
 
 def _abstention(block: Mapping[str, Any], level: str) -> list[dict[str, Any]]:
@@ -72,12 +90,13 @@ def _abstention(block: Mapping[str, Any], level: str) -> list[dict[str, Any]]:
     if not isinstance(found, Mapping):
         return []
     area, chance = number(found["aurc"], 3), number(found["aurc_by_chance"], 3)
+    raw = f", the raw probabilities {number(found['raw_aurc'], 3)}" if is_number(found.get("raw_aurc")) else ""
     return [
         {
             "title": "Abstention",
             "svg": trust_figures.abstention(found, f"Errors over patients decided, {level} level; area {area}."),
             "caption": f"{level.capitalize()} level; the band is Wilson's 95 % interval, the dashed line deciding all. "
-            f"Area {area}; abstaining at random gives {chance}, an oracle {number(found['aurc_at_best'], 3)}.",
+            f"Area {area}; abstaining at random gives {chance}, an oracle {number(found['aurc_at_best'], 3)}{raw}.",
         }
     ]
 
@@ -92,7 +111,10 @@ def _sets(block: Mapping[str, Any], classes: list[str], level: str) -> dict[str,
         f"{name}: {number(figure.get('value'))} ({span(figure)})"
         for name, figure in zip(classes, found.get("classes") or [])
     ]
-    few = [name for name, n in (found.get("counts") or {}).items() if is_number(n) and n < 19]
+    # A class needs 1 / alpha - 1 patients, 19 at 95 %, to be left out of any set.
+    missed = 1 - found["aim"] if is_number(found.get("aim")) else 0.05
+    least = math.ceil(1 / missed - 1 - 1e-9)
+    few = [name for name, n in (found.get("counts") or {}).items() if is_number(n) and n < least]
     return {
         "aim": percent(found.get("aim"), 1),
         "mean": number(coverage.get("mean")),
@@ -102,6 +124,7 @@ def _sets(block: Mapping[str, Any], classes: list[str], level: str) -> dict[str,
         "every": percent(found.get("every_class"), 1),
         "empty": percent(found.get("empty"), 1),
         "few": ", ".join(few),
+        "least": least,
         "level": level,
     }
 
