@@ -116,7 +116,7 @@ def test_curves_have_bands_and_points_of_ranking_have_intervals() -> None:
     found = {one["title"]: one for one in time_figures(run)}
     assert found["Survival by risk"]["svg"].count('class="band hue') == 2
     assert (
-        "band model" in found["AUROC by time"]["svg"] and "test patients resampled" in found["AUROC by time"]["caption"]
+        "band model" in found["AUROC by time"]["svg"] and "Newcombe" in found["AUROC by time"]["caption"]
     )
     assert run.evaluation is not None
     old = dict(run.evaluation["risk_groups"])
