@@ -115,9 +115,7 @@ def test_curves_have_bands_and_points_of_ranking_have_intervals() -> None:
     run = run_of("survival")
     found = {one["title"]: one for one in time_figures(run)}
     assert found["Survival by risk"]["svg"].count('class="band hue') == 2
-    assert (
-        "band model" in found["AUROC by time"]["svg"] and "Newcombe" in found["AUROC by time"]["caption"]
-    )
+    assert "band model" in found["AUROC by time"]["svg"] and "Newcombe" in found["AUROC by time"]["caption"]
     assert run.evaluation is not None
     old = dict(run.evaluation["risk_groups"])
     old["groups"] = [{k: v for k, v in g.items() if k not in ("low", "high")} for g in old["groups"]]
