@@ -138,7 +138,8 @@ def told(difference: Any) -> str:
     if gap.low is None:
         return f"{gap.value:+.3f}"
     p = difference.p_holm
-    return f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), p {'< .001' if p < 0.001 else f'{p:.2g}' if p < 0.01 else f'{p:.2f}'}"
+    shown = "< .001" if p < 0.001 else f"{p:.2g}" if p < 0.01 else f"{p:.2f}"
+    return f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), p {shown}"
 
 
 def known(values: list[float | None]) -> list[float]:
