@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -116,6 +117,10 @@ def make_fabric(settings: FitSettings) -> Fabric:
     # On a CPU one process with torch's threads is what anyone wants, unless more are asked for.
     if accelerator == "auto":
         accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        # An optimiser asks for an accelerator at every step. Lightning makes that a question to NVML, which costs half
+        # a millisecond where there is none; the other way of asking could only harm a process that has a GPU.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     bf16 = accelerator == "cuda" and torch.cuda.is_bf16_supported()
     precision = {"auto": "bf16" if bf16 else "fp32"}.get(settings.precision, settings.precision)
     plain = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[precision]
