@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import f_oneway
 
 from coverslip.audit import (
+    ask_sites,
     confounding,
+    explained_by_site,
     label_from_site,
+    number_from_site,
     risk_from_site,
     site_from_features,
     sites_part,
@@ -13,7 +17,8 @@ from coverslip.audit import (
     within_sites,
 )
 from coverslip.eval.concordance import Contrast
-from coverslip.eval.fold_rows import FoldRows
+from coverslip.eval.fold_rows import FoldRows, fold_rows
+from coverslip.eval.truth import Task
 
 
 def _sites(n: int, seed: int = 0) -> list[str | None]:
@@ -142,3 +147,97 @@ def test_slides_of_one_patient_do_not_narrow_the_collapse() -> None:
     assert (apart["patients"], together["patients"]) == (12, 3)
     assert together["high"] - together["low"] > apart["high"] - apart["low"]
     assert slide_collapse(tiles, None, dict.fromkeys(tiles, "p"))["low"] is None
+
+
+def test_a_number_that_the_site_shifts_is_red_and_one_that_it_does_not_is_not() -> None:
+    sites = _sites(120)
+    rng = np.random.default_rng(6)
+    shift = np.array([{"h0": 2.0, "h1": -2.0, "h2": 0.0}[str(s)] for s in sites])
+    noise = rng.normal(size=120)
+    told, share = number_from_site(shift + noise, sites), explained_by_site(shift + noise, sites)
+    expected = shift.var() / (shift.var() + noise.var())
+    assert told.red and told.metric == "r2" and told.value == pytest.approx(expected, abs=0.06)
+    assert told.low is not None and told.low < told.value < (told.high or 0)
+    assert share["red"] and share["explained"] == pytest.approx(expected, abs=0.06) and share["p"] < 0.001
+    told, share = number_from_site(noise, sites), explained_by_site(noise, sites)
+    assert not told.red and told.value is not None and told.value < 0.05
+    assert not share["red"] and share["explained"] < 0.05 and share["p"] > 0.01
+
+
+def test_the_share_between_sites_is_that_of_an_analysis_of_variance() -> None:
+    y = np.array([1.0, 2, 3, 4, 6, 8, 5, 7, 12])
+    sites = [*"aaabbbccc"]
+    within = sum(((g - g.mean()) ** 2).sum() for g in y.reshape(3, 3))
+    total = ((y - y.mean()) ** 2).sum()
+    assert explained_by_site(y, sites)["explained"] == pytest.approx(1 - (within / 6) / (total / 8))
+    # Shuffles and the F test agree about where they should.
+    assert explained_by_site(y, sites)["p"] == pytest.approx(f_oneway(*y.reshape(3, 3)).pvalue, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("y", "sites", "reason"),
+    [
+        (np.arange(12.0), ["a"] * 12, "one site"),
+        (np.full(12, 3.0), ["a", "b"] * 6, ""),
+        (np.arange(4.0), ["a", "b"] * 2, "under 10"),
+        (np.arange(12.0), [None] * 12, "one site"),
+    ],
+)
+def test_numbers_that_cannot_be_asked_have_a_reason(y: np.ndarray, sites: list[str | None], reason: str) -> None:
+    told = number_from_site(y, sites)
+    assert told.value is None and reason in str(told.reason) and told.reason and not told.red
+    share = explained_by_site(y, sites)
+    assert not share["red"] and (share["explained"] is not None or share["reason"])
+
+
+def _labels(n: int) -> tuple[FoldRows, list[str | None]]:
+    """Two labels: the site tells the first, chance the second, which a third of the patients do not know."""
+    rng = np.random.default_rng(7)
+    sites = _sites(n)
+    y = np.stack([[float(s == "h0") for s in sites], rng.integers(0, 2, n).astype(float)], axis=1)
+    y[:, 0] = np.where(rng.random(n) < 0.15, 1 - y[:, 0], y[:, 0])
+    y[::3, 1] = np.nan
+    names = np.array([f"p{i}" for i in range(n)], dtype=object)
+    task = Task("multilabel", "a, b", ("a", "b"), ("a", "b"))
+    return fold_rows(names, names, np.zeros(n, np.int64), y, np.nan_to_num(y, nan=0.5), task), sites
+
+
+def test_of_several_labels_each_is_asked_by_those_who_know_it() -> None:
+    tested, sites = _labels(150)
+    found = ask_sites(tested, np.random.default_rng(8).normal(size=(150, 4)), sites, resamples=100)
+    assert list(found["labels"]) == ["a", "b"]
+    a, b = found["labels"].values()
+    assert a["label_from_site"]["red"] and a["confounding"]["red"]
+    assert not b["label_from_site"]["red"] and sum(b["label_from_site"]["counts"].values()) == 100
+    assert b["within_sites"]["within"]["value"] == 1 and b["within_sites"]["metric"] == "auroc"
+    for name in ("label_from_site", "confounding", "within_sites"):
+        assert "each by itself" in found[name]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "needs"),
+    [
+        ("survival", "c_index", "with the event"),
+        ("regression", "concordance", "5 patients"),
+        ("ordinal", "concordance", "outside its commonest level"),
+    ],
+)
+def test_a_site_counts_within_sites_when_enough_of_what_is_scarce_is_there(kind: str, metric: str, needs: str) -> None:
+    n = 24
+    names, sites = np.array([f"p{i}" for i in range(n)], dtype=object), ["big"] * 20 + ["small"] * 4
+    fold, rng = np.zeros(n, np.int64), np.random.default_rng(9)
+    time = rng.exponential(5, n)
+    y, p, task = {
+        "survival": (
+            np.stack([time, np.arange(n) % 2], axis=1),
+            -time[:, None],
+            Task("survival", "os", (), ("t", "e"), (1.0,)),
+        ),
+        "regression": (time, time[:, None], Task("regression", "x", ())),
+        "ordinal": (np.arange(n) % 3, np.eye(3)[np.arange(n) % 3], Task("ordinal", "g", ("1", "2", "3"))),
+    }[kind]
+    tested = fold_rows(names, names, fold, y, p, task)
+    found = within_sites(tested, sites)
+    assert found["sites"] == ["big"] and found["metric"] == metric and found["within"]["value"] == 1
+    few = within_sites(tested.only(np.arange(n) >= 20), sites[20:])
+    assert few["within"] is None and needs in few["reason"]

@@ -204,3 +204,34 @@ def test_wrong_cells_are_refused_with_the_slide(kind: str, column: str, value: A
     frame.loc[0, column] = value
     with pytest.raises(TableError, match=says):
         run(kind, task, frame)
+
+
+@pytest.mark.parametrize("name", ["spearman", "pearson"])
+def test_correlations_of_several_folds_are_those_within_folds(name: str) -> None:
+    """Each fold's model has a scale of its own, which must neither make nor hide a correlation."""
+    rng = np.random.default_rng(0)
+    fold = np.repeat([0, 1, 2], 20)
+    ids = np.array([f"u{i:02}" for i in range(60)])
+    y = rng.normal(size=60) + 5 * fold
+    task = Task("regression", "amount", ())
+    kind = KINDS["regression"]
+    one = np.ones((1, 60))
+
+    def figure(p: np.ndarray, strata: np.ndarray | None) -> float:
+        return float(kind.figure(name, Units(ids, ids, y, p[:, None], strata), one, task)[0])
+
+    noise = rng.normal(size=60)
+    assert figure(noise + 5 * fold, None) > 0.8 and abs(figure(noise + 5 * fold, fold)) < 0.4
+    assert figure(y - 10 * fold, fold) == pytest.approx(1)
+    # The slow reading: deviations (of ranks as shares of the fold) from the fold's means.
+    parts = []
+    for f in range(3):
+        two = [v[fold == f] for v in (y, noise)]
+        two = [v.argsort().argsort() / 20 for v in two] if name == "spearman" else two
+        parts.append([v - v.mean() for v in two])
+    a, b = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    assert figure(noise, fold) == pytest.approx(a @ b / np.sqrt((a @ a) * (b @ b)))
+    whole = kind.fixed(Units(ids, ids, y, noise[:, None], fold), task, 0, 0)
+    assert whole is not None and whole[name].low is not None and whole[name].low < figure(noise, fold)
+    alone = kind.fixed(Units(ids, ids, y, noise[:, None], np.arange(60)), task, 0, 0)
+    assert alone is not None and alone[name].value is None

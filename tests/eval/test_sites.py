@@ -77,3 +77,27 @@ def test_where_folds_overlap_only_units_of_one_fold_are_ranked() -> None:
         reduce(rows, "patient"), {}, TASK, level="patient", resamples=100, seed=0, rows=rows
     )  # fmt: skip
     assert row["auroc"]["value"] == 1 and 0.7 < row["auroc"]["low"] < 1
+
+
+def test_numbers_of_a_site_are_ranked_within_folds_or_not_at_all() -> None:
+    """Models of two folds that rank perfectly, one of them ten too high."""
+    y = np.arange(40.0)
+    ids, fold = np.array([f"u{i:02}" for i in range(40)]), np.arange(40) % 2
+    p = (y + 10 * fold)[:, None]
+    task = Task("regression", "amount", ())
+    (row,) = site_table(Units(ids, ids, y, p, fold), {}, task, level="patient", resamples=100, seed=0)
+    assert row["spearman"]["value"] == 1
+    parts = (ids, ids, np.repeat([0, 1], 40), np.concatenate([fold, 1 - fold]), np.tile(y, 2), np.tile(p, (2, 1)))
+    rows = Rows(*(np.tile(part, 2) if len(part) == 40 and part.ndim == 1 else part for part in parts))
+    (row,) = site_table(reduce(rows, "patient"), {}, task, level="patient", resamples=100, seed=0, rows=rows)
+    assert row["spearman"]["value"] is None and "several folds" in row["spearman"]["reason"]
+    assert row["mae"]["value"] == 5
+
+
+def test_average_precision_of_labels_in_a_site_is_within_folds() -> None:
+    ids, fold = np.array([f"u{i:02}" for i in range(80)]), np.arange(80) // 40
+    y = (np.arange(80) % 2).astype(float)[:, None]
+    p = 0.4 * fold[:, None] + 0.2 * y + 0.1
+    task = Task("multilabel", "a", ("a",), ("a",))
+    (row,) = site_table(Units(ids, ids, y, p, fold), {}, task, level="patient", resamples=100, seed=0)
+    assert row["auprc"]["value"] == 1

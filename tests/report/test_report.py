@@ -7,6 +7,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ import pytest
 
 from coverslip.base.errors import CoverslipError, SettingsError, StoreError
 from coverslip.report import write_report
-from coverslip.report.sections import all_sections
+from coverslip.report.comparison import comparison
+from coverslip.report.contents import read_contents
+from coverslip.report.headline import verdict
+from coverslip.report.sections import SECTIONS, Absent, all_sections
 from coverslip.store.run import Run
 
 PARTS = [
@@ -249,3 +253,38 @@ def test_the_title_is_the_callers_else_the_settings_else_the_runs_name(run_folde
 
     assert title() == "Lesion demo"
     assert title(title="A & B") == "A &amp; B"
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "classes", "label"),
+    [
+        ("classification", "auroc", ["a", "b"], "AUROC"),
+        ("classification", "auroc", ["a", "b", "c"], "Mean AUROC of the classes"),
+        ("multilabel", "auroc", ["a", "b"], "Mean AUROC of the labels"),
+        ("survival", "c_index", [], "C-index"),
+        ("competing_risks", "c_index", ["a", "b"], "Mean C-index of the causes"),
+        ("regression", "r2", [], "R²"),
+        ("ordinal", "quadratic_kappa", ["1", "2", "3"], "Quadratic kappa"),
+    ],
+)
+def test_the_headline_s_figure_has_the_name_of_the_kind_in_sites_and_where_runs_stand_side_by_side(
+    kind: str, metric: str, classes: list[str], label: str, copy_of: Callable[..., Path]
+) -> None:
+    run = read_contents(copy_of())
+    figure = {"value": 0.7, "low": 0.6, "high": 0.8, "interval": "95%"}
+    metrics = {
+        **(run.metrics or {}),
+        "task": {"kind": kind, "column": "x", "classes": classes},
+        "headline": metric,
+        "primary": {metric: figure},
+        "pooled": {metric: figure},
+    }
+    sites = [{"site": name, "patients": 20, metric: figure, "reason": None} for name in ("north", "south")]
+    run = replace(run, metrics=metrics, evaluation={"sites": sites})
+    found = SECTIONS.load("sites").build(run)
+    assert not isinstance(found, Absent) and found["label"] == label
+    assert label in verdict(run)
+    beside = comparison([("a", run), ("b", run)])
+    assert beside["title"] == label and [row["metric"] for row in beside["rows"]] == [label, label]
+    mixed = comparison([("a", run), ("b", read_contents(copy_of()))])
+    assert (mixed["title"] == "Headline figure") == (label != "AUROC")

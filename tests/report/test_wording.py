@@ -44,3 +44,10 @@ def test_lists_are_sentences() -> None:
     assert wording.listing(["a", "b", "c", "d"], 2) == "a, b and 2 more"
     assert wording.plural(1, "patient") == "1 patient"
     assert wording.plural(2, "slide") == "2 slides"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.0004, "p < 0.001"), (0.001, "p 0.001"), (0.9, "p 0.900"), (None, "p –"), (0.0, "p < 0.001")]
+)
+def test_no_p_is_nought(value: object, text: str) -> None:
+    assert wording.p_value(value) == text

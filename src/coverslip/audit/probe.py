@@ -18,6 +18,8 @@ FOLDS = 5
 LEAST_PATIENTS = 10
 # From here on, the site says so much of the label that a model may live on it.
 RED_V, RED_AUROC, RED_P = 0.3, 0.65, 0.01
+# Of numbers: the share of the variance, as the square of V.
+RED_R2 = RED_V**2
 
 
 @dataclass(frozen=True)

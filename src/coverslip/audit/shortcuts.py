@@ -142,30 +142,42 @@ def confounding(labels: Int[ndarray, n], sites: Sequence[str | None], *, seed: i
 
 
 def within_sites(tested: FoldRows, sites: Sequence[str | None]) -> dict[str, Any]:
-    """The model's figure where the site cannot help: only patients of one site and fold are compared, over sites with
-    five or more of each class, and beside it the figure over all pairs of the same patients within folds. Intervals are
-    those of subgroups (`concordance_interval`)."""
+    """The model's figure where the site cannot help: only patients of one site and fold are compared, and beside it the
+    figure over all pairs of the same patients within folds. Intervals are those of subgroups (`concordance_interval`).
+
+    A site counts with five or more patients of each class, all folds together; of times with five who had the event
+    (each cause), of levels with five outside its commonest, of numbers with five. All pairs within a site and fold
+    count the same, whichever site they are of.
+    """
     names = np.array(["" if s is None or s != s else str(s) for s in sites], dtype=object)
     kept = []
     for site in sorted(set(names.tolist()) - {""}):
         if tested.only(names == site).scarcest()[0] >= LEAST_IN_CLASS:
             kept.append(site)
-    reason = f"no site has {LEAST_IN_CLASS} patients of each class"
+    empty: dict[str, Any] = {"metric": tested.metric, "sites": kept, "within": None, "overall": None}
     if not kept:
-        return {"sites": [], "within": None, "overall": None, "reason": reason}
+        return empty | {"reason": f"no site has {LEAST_IN_CLASS} patients{_needed(tested)}"}
     inside = np.isin(names, kept)
     here = tested.only(inside)
     place = np.array([kept.index(name) for name in names[inside]])
     strata = here.fold * len(kept) + place
     figures = {"within": concordance_interval(here, strata), "overall": concordance_interval(here)}
     if figures["within"].value is None:
-        return {"sites": kept, "within": None, "overall": None, "reason": "no pair within a site and fold"}
-    return {
-        "sites": kept,
+        return empty | {"reason": "no pair within a site and fold"}
+    return empty | {
         "units": here.num_units,
         **{name: figure.to_json() for name, figure in figures.items()},
         "reason": None,
     }
+
+
+def _needed(tested: FoldRows) -> str:
+    """What a site has to have enough of, as the end of a sentence."""
+    if tested.contrasts[0].time is not None:
+        return " with the event" if len(tested.contrasts) == 1 else " with each event"
+    if tested.ordered:
+        return " outside its commonest level"
+    return " of each class" if tested.needed else ""
 
 
 def slide_collapse(

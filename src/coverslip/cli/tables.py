@@ -11,6 +11,7 @@ from rich.text import Text
 
 from coverslip.base.errors import SettingsError
 from coverslip.base.registry import REGISTRIES, suggest
+from coverslip.report.wording import p_value
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -103,7 +104,7 @@ def show_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
         beside = external["baseline"]
         console.print(f"baseline {headline}  {interval(beside[headline])}  ({beside['name']})", soft_wrap=True)
         gap = external["versus_baseline"][headline]
-        p = "" if gap.get("p") is None else f", p {gap['p']:.3f}"
+        p = "" if gap.get("p") is None else f", {p_value(gap['p'])}"
         console.print(f"model minus baseline {headline}  {interval(gap)}{p}", soft_wrap=True)
     show_warnings(console, metrics.get("warnings", []))
 
@@ -127,7 +128,7 @@ def show_comparison(console: Console, found: Mapping[str, Any]) -> None:
                 one["name"],
                 _spread(one["value"], ""),
                 _spread(gap["difference"], "+") if gap else "baseline" if one is found["linear"] else "reference",
-                "" if gap is None or gap["p_holm"] is None else f"{gap['p_holm']:.3f}",
+                "" if gap is None or gap["p_holm"] is None else p_value(gap["p_holm"]).removeprefix("p "),
                 "–" if cost["train_seconds"] is None else f"{cost['train_seconds']:.1f}",
                 "–" if cost["parameters"] is None else f"{cost['parameters']:,}",
             )

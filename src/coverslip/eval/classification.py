@@ -29,6 +29,7 @@ class Classification(Kind):
     chance: ClassVar[float] = 0.5
     baseline: ClassVar[str] = "mean+sd logistic"
     shown: ClassVar[tuple[str, ...]] = ("auroc", "balanced_accuracy")
+    ranked: ClassVar[tuple[str, ...]] = ("auroc",)
     without_interval: ClassVar[Mapping[str, str]] = {"ece": ECE_REASON}
 
     def names(self, task: Task) -> tuple[str, ...]:

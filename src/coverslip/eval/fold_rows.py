@@ -69,6 +69,22 @@ class FoldRows:
         """Which of `names` each row shows."""
         return self.group[:, None] == np.arange(len(self.names)) if self.shows is None else self.shows
 
+    def labels(self) -> list[tuple[str, Int[ndarray, m], FoldRows]]:
+        """Of several labels each: its name, the rows that know it, and these rows as those of two classes. Empty for
+        other kinds."""
+        if self.shows is None or not self.needed:
+            return []
+        found = []
+        for t, contrast in enumerate(self.contrasts):
+            rows = np.flatnonzero(~np.isnan(contrast.truth))
+            known = self.only(np.isin(np.arange(len(self)), rows))
+            one, names = known.contrasts[t], self.names[2 * t : 2 * t + 2]
+            part = replace(
+                known, group=one.truth.astype(np.int64), names=names, needed=(0, 1), contrasts=(one,), shows=None
+            )
+            found.append((names[1].removeprefix("with "), rows, part))
+        return found
+
     def _once(self) -> Int[ndarray, u]:
         """The first row of each unit."""
         return np.unique(np.asarray(self.unit, dtype=str), return_index=True)[1]

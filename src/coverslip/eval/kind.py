@@ -27,6 +27,8 @@ class Kind(ABC):
     """The name of the model on mean and spread of the features that stands beside every run."""
     shown: ClassVar[tuple[str, ...]]
     """The figures that a terminal shows."""
+    ranked: ClassVar[tuple[str, ...]] = ()
+    """Of `shown` those that compare units with each other, so that only units of one fold count together."""
     without_interval: ClassVar[Mapping[str, str]] = {}
     """Figures that are given without an interval, whatever they are of, and why."""
 

@@ -32,6 +32,7 @@ class Multilabel(Kind):
     chance: ClassVar[float] = 0.5
     baseline: ClassVar[str] = "mean+sd logistic, a label each"
     shown: ClassVar[tuple[str, ...]] = ("auroc", "auprc")
+    ranked: ClassVar[tuple[str, ...]] = ("auroc", "auprc")
 
     def names(self, task: Task) -> tuple[str, ...]:
         return (*_OF_LABEL, *(f"{name}_{label}" for label in task.classes for name in _OF_LABEL))

@@ -5,10 +5,16 @@ mae       mean of |y - p|, in the units of the target
 rmse      root of the mean of (y - p)²
 pearson   linear correlation of y and p
 spearman  that of their ranks, ties sharing theirs
+
+Correlations of several folds are those within folds: models of different folds have different scales, so ranks are
+counted in the fold, as shares of its size, and both sides are centred on the fold's means. Of one fold that is the
+usual correlation. The other figures hold p for what it says it is, a number in the units of the target, and count all
+units together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -30,6 +36,7 @@ _NO_VARIANCE = 1e-24
 _LEAST = {"r2": 20, "mae": 20, "spearman": 5, "pearson": 5}
 # Fourth moments of skewed values are not seen in few patients: by itself the jackknife covers down to 92 % there.
 _WIDENED = 1.2
+_CORRELATIONS = ("spearman", "pearson")
 _SAYS_NOTHING = -10.0
 _NO_RMSE = "hangs on the few largest misses, and would cover 81 to 92 % where tails are long; mae has an interval"
 
@@ -41,6 +48,7 @@ class Regression(Kind):
     chance: ClassVar[float] = 0.0
     baseline: ClassVar[str] = "mean+sd ridge"
     shown: ClassVar[tuple[str, ...]] = ("r2", "mae", "spearman")
+    ranked: ClassVar[tuple[str, ...]] = ("spearman",)
 
     def names(self, task: Task) -> tuple[str, ...]:
         return ("r2", "mae", "rmse", "spearman", "pearson")
@@ -58,9 +66,7 @@ class Regression(Kind):
             _, spread = _moments(np.broadcast_to(y, weights.shape), weights)
             # As the sum of squares over the spread, both a mean of the draw.
             return _ratio(spread - weights @ (y - p) ** 2 / total, spread, _spread_of(y))
-        if name == "pearson":
-            return _correlation(np.broadcast_to(y, weights.shape), np.broadcast_to(p, weights.shape), weights)
-        return _correlation(_ranks(y, weights), _ranks(p, weights), weights)
+        return _within(y, p, weights, [at for _, at in units.strata()], ranked=name == "spearman")
 
     def groups(self, units: Units, task: Task) -> Int[ndarray, n]:
         return np.zeros(len(units), dtype=np.int64)
@@ -91,9 +97,14 @@ class Regression(Kind):
             return Interval(None, None, None, "none", reason="needs two different values")
         if name == "rmse":
             return Interval(value, None, None, "none", reason=_NO_RMSE)
-        number = effective_patients(units.patient)
+        # Each further fold has means of its own, which cost the correlation a patient.
+        further = len(units.strata()) - 1 if name in _CORRELATIONS else 0
+        number = effective_patients(units.patient) - further
         if number < (least := _LEAST[name]):
-            return Interval(value, None, None, "none", reason=f"under {least} patients, too few for an interval")
+            beyond = f" beyond one for each further of {further + 1} folds" if further else ""
+            return Interval(
+                value, None, None, "none", reason=f"under {least} patients{beyond}, too few for an interval"
+            )
         found = spread(figure, units.patient)
         if name == "mae":
             return on_scale(value, found, LOG, "log")
@@ -118,22 +129,41 @@ def _moments(x: Float[ndarray, "r n"], weights: Float[ndarray, "r n"]) -> tuple[
     return mean, (weights * (x - mean[:, None]) ** 2).sum(axis=1) / total
 
 
-def _correlation(
-    x: Float[ndarray, "r n"], y: Float[ndarray, "r n"], weights: Float[ndarray, "r n"]
+def _within(
+    x: Float[ndarray, n],
+    y: Float[ndarray, n],
+    weights: Float[ndarray, "r n"],
+    strata: Sequence[Int[ndarray, m]],
+    *,
+    ranked: bool,
 ) -> Float[ndarray, r]:
-    (mean_x, var_x), (mean_y, var_y) = _moments(x, weights), _moments(y, weights)
-    product = (weights * (x - mean_x[:, None]) * (y - mean_y[:, None])).sum(axis=1) / weights.sum(axis=1)
-    flat = (var_x <= _spread_of(x)) | (var_y <= _spread_of(y))
-    return np.where(flat, np.nan, _ratio(product, np.sqrt(var_x * var_y), 0.0))
+    """The correlation of x and y, or of their ranks, within strata, for each row of weights: products and squares of
+    deviations from the stratum's means, added over strata. NaN where either does not vary within any."""
+    product, square_x, square_y = np.zeros((3, len(weights)))
+    for at in strata:
+        drawn = weights[:, at]
+        total = drawn.sum(axis=1)
+        one, other = (_shares(v[at], drawn) if ranked else np.broadcast_to(v[at], drawn.shape) for v in (x, y))
+        one, other = (v - _ratio((drawn * v).sum(axis=1), total, 0.0)[:, None] for v in (one, other))
+        here = total > 0
+        product[here] += (drawn * one * other).sum(axis=1)[here]
+        square_x[here] += (drawn * one**2).sum(axis=1)[here]
+        square_y[here] += (drawn * other**2).sum(axis=1)[here]
+    total = weights.sum(axis=1)
+    least_x, least_y = (_NO_VARIANCE if ranked else _spread_of(v) for v in (x, y))
+    flat = (square_x <= least_x * total) | (square_y <= least_y * total)
+    return np.where(flat, np.nan, _ratio(product, np.sqrt(square_x * square_y), 0.0))
 
 
-def _ranks(x: Float[ndarray, n], weights: Float[ndarray, "r n"]) -> Float[ndarray, "r n"]:
-    """The rank of each unit among those drawn, a unit drawn twice counting twice; ties share the mean of theirs."""
+def _shares(x: Float[ndarray, n], weights: Float[ndarray, "r n"]) -> Float[ndarray, "r n"]:
+    """The rank of each unit among those drawn over how many were drawn, a unit drawn twice counting twice; ties share
+    the mean of theirs."""
     _, place = np.unique(x, return_inverse=True)
     member = np.zeros((len(x), int(place.max()) + 1))
     member[np.arange(len(x)), place] = 1
     drawn = weights @ member
-    return (np.cumsum(drawn, axis=1) - drawn + (drawn + 1) / 2)[:, place]
+    ranks = (np.cumsum(drawn, axis=1) - drawn + (drawn + 1) / 2)[:, place]
+    return ranks / np.maximum(weights.sum(axis=1), 1)[:, None]
 
 
 def _ratio(part: Float[ndarray, r], whole: Float[ndarray, r], least: float) -> Float[ndarray, r]:

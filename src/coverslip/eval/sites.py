@@ -16,6 +16,8 @@ from coverslip.eval.kinds import KINDS
 from coverslip.eval.reduce import Rows, UnitLevel, Units, reduce
 from coverslip.eval.truth import Task
 
+_MIXED = "units are tested in several folds, and their mean predictions mix the scales of several models"
+
 Parts = tuple[ndarray, ndarray, Int[ndarray, "n"], Shaped[ndarray, "n ..."], Float[ndarray, "n k"]]
 """Unit, patient, fold, truth and prediction of each row."""
 
@@ -58,19 +60,32 @@ def site_table(
         if "accuracy" in kind.names(task):
             entry["accuracy"] = kind.figures(here, task)["accuracy"]
         if few is None:
-            fixed = kind.fixed(replace(here, stratum=None), task, resamples, seed) or {}
+            fixed = _fixed(here, task, resamples, seed)
             for name in kind.shown:
-                entry[name] = (
-                    concordance_interval(mine)
-                    if name == mine.metric
-                    else _other(name, here, task, fixed, resamples, seed)
-                ).to_json()
+                if name == mine.metric:
+                    figure = concordance_interval(mine)
+                elif name in kind.ranked and rows is not None:
+                    figure = Interval(None, None, None, "none", reason=_MIXED)
+                else:
+                    figure = _other(name, here, task, fixed, resamples, seed)
+                entry[name] = figure.to_json()
         table.append(entry)
     return table
 
 
+def _fixed(here: Units, task: Task, resamples: int, seed: int) -> Mapping[str, Interval]:
+    """Figures with a rule of their own. Where the kind has none for units of several folds, what counts each unit by
+    itself may forget the folds; what ranks may not."""
+    kind = KINDS[task.kind]
+    found = kind.fixed(here, task, resamples, seed)
+    if found is None:
+        apart = kind.fixed(replace(here, stratum=None), task, resamples, seed) or {}
+        found = {name: figure for name, figure in apart.items() if here.stratum is None or name not in kind.ranked}
+    return found
+
+
 def _other(name: str, here: Units, task: Task, fixed: Mapping[str, Interval], resamples: int, seed: int) -> Interval:
-    """A figure that counts each unit by itself, whichever fold tested it."""
+    """A figure by its own rule, or by resampled patients; ranks are those within folds."""
     if name in fixed:
         return replace(fixed[name], how=f"these fitted models, {fixed[name].how}")
     kind = KINDS[task.kind]

@@ -16,22 +16,16 @@ from numpy import ndarray
 
 from coverslip.audit import (
     AuditFinding,
-    Probe,
     Sketch,
+    ask_sites,
     audit_split,
-    confounding,
     contents_json,
     duplicate_pairs,
     feature_twins,
-    label_from_site,
     looks_like_outcome,
     pretraining_overlap,
-    risk_from_site,
-    site_from_features,
-    sites_part,
     sketch,
     slide_collapse,
-    within_sites,
 )
 from coverslip.base.errors import CoverslipError, SettingsError
 from coverslip.base.files import finite, read_json, write_json
@@ -43,6 +37,7 @@ from coverslip.eval.fold_rows import FoldRows, fold_rows
 from coverslip.eval.slices import attribute_slices, clusters, error_slices
 from coverslip.eval.subgroups import subgroups
 from coverslip.eval.truth import Task
+from coverslip.recipes.audit_warnings import OUTCOME, warnings_of
 from coverslip.recipes.contents import contents_of
 from coverslip.recipes.job import LOG, Job
 from coverslip.recipes.training_data import TrainingData
@@ -50,9 +45,6 @@ from coverslip.recipes.training_data import TrainingData
 FORMAT = "coverslip.audit/1"
 # Slides whose tiles are asked for their slide; more would cost and tell no more.
 _COLLAPSE_SLIDES = 150
-# Leaks by name stand in split.json, fold by fold, and the report has them from there.
-_TOLD_BY_SPLIT = frozenset({"patient_leak", "slide_leak"})
-_OUTCOME = "looks like an outcome; audit.columns or cohort.covariates would take it"
 # Columns that are no covariates.
 _OWN = frozenset({"slide", "patient", "path", "mpp", "split"})
 
@@ -93,8 +85,8 @@ def audit_run(job: Job, data: TrainingData, predictions: pd.DataFrame) -> dict[s
         "level": data.unit,
         "leaks": _leaks(job, data, means),
         "pretraining": _pretraining(job, data, predictions),
-        "sites": _sites(tested, embedding, sites, seed, settings.resamples),
-        "collapse": _collapse(sketches, job.cohort.frame, seed),
+        "sites": ask_sites(tested, embedding, sites, seed=seed, resamples=settings.resamples),
+        "collapse": collapse_of(sketches, job.cohort.frame, seed),
         **where_it_fails(settings, tested, predictions, data.targets, embedding, attributes),
     }
     audit["subgroups"]["skipped"] += outcome_columns(job, data.targets)
@@ -180,7 +172,7 @@ def outcome_columns(job: Job, targets: Targets) -> list[dict[str, str]]:
         return []
     declared = job.study.cohort.covariates
     names = [name for name in _foreign(job, targets) if looks_like_outcome(name) and name not in declared]
-    return [{"column": name, "reason": _OUTCOME} for name in names]
+    return [{"column": name, "reason": OUTCOME} for name in names]
 
 
 def _foreign(job: Job, targets: Targets) -> list[str]:
@@ -274,33 +266,7 @@ def listed(path: str | None) -> list[str]:
         ) from error
 
 
-def _sites(
-    tested: FoldRows, embedding: Float[ndarray, "n d"], sites: list[Any] | None, seed: int, resamples: int
-) -> dict[str, Any]:
-    """The shortcut questions, each patient once."""
-    if sites is None:
-        return {"reason": "the table has no column 'site' (the institution of each slide)"}
-    _, first = np.unique(np.asarray(tested.patient, dtype=str), return_index=True)
-    here = [sites[i] for i in first]
-    accuracy, auroc = site_from_features(embedding[first], here, seed=seed, resamples=resamples)
-    told: Probe | None = None
-    tied: dict[str, Any] | None = None
-    group, time = tested.group[first], tested.contrasts[0].time
-    if time is not None:
-        told, tied = risk_from_site(time[first], group, here, seed=seed), sites_part(time[first], group, here)
-    elif tested.shows is None:  # each patient of one class or level
-        told = label_from_site(group, here, seed=seed, resamples=resamples)
-        tied = confounding(group, here, seed=seed)
-    return {
-        "reason": None,
-        "site_from_features": {"balanced_accuracy": accuracy.to_json(), "auroc": auroc.to_json()},
-        "label_from_site": None if told is None else told.to_json(),
-        "confounding": tied,
-        "within_sites": within_sites(tested, sites),
-    }
-
-
-def _collapse(sketches: Mapping[str, Sketch], frame: pd.DataFrame, seed: int) -> dict[str, Any]:
+def collapse_of(sketches: Mapping[str, Sketch], frame: pd.DataFrame, seed: int) -> dict[str, Any]:
     names = sorted(sketches)
     place = np.unique(np.linspace(0, len(names) - 1, min(len(names), _COLLAPSE_SLIDES)).astype(np.int64))
     sites = {s: None if v != v else v for s, v in zip(frame["slide"], frame["site"])} if "site" in frame else None
@@ -335,60 +301,3 @@ def _slices(
         named = [slide for unit in entry.pop("examples") for slide in sorted(set(slides_of.get(unit, [])))]
         entry["slides"] = named[:6]
     return {"error": "share of a patient's pairs within the fold that are in the wrong order", **found}
-
-
-def warnings_of(audit: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What a reader must know first: gravity (leak, fail, warn) and a sentence."""
-    told = [
-        {"gravity": "leak", "text": f"{one['message']} {'; '.join(one['cases'][:3])}. {one['fix']}"}
-        for one in audit["leaks"]["findings"]
-        if one["code"] not in _TOLD_BY_SPLIT
-    ]
-    told += [{"gravity": "fail", "text": text} for text in audit["pretraining"]["warnings"]]
-    told += [{"gravity": "warn", "text": text} for text in audit["pretraining"].get("unsure", ())]
-    sites = audit["sites"]
-    confounded, probe = sites.get("confounding") or {}, sites.get("label_from_site") or {}
-    if confounded.get("red") or probe.get("red"):
-        v, auroc = confounded.get("cramers_v"), probe.get("value")
-        said = [f"Cramér's V {v:.2f} (p {confounded['p']:.4f})"] if v is not None else []
-        if auroc is not None and probe.get("metric") == "c_index":
-            said += [f"the site alone tells who has the event sooner, c-index {auroc:.2f}"]
-        elif auroc is not None:
-            said += [f"the site alone tells the label with AUROC {auroc:.2f}"]
-        told.append(
-            {
-                "gravity": "fail",
-                "text": f"Site and label hang together: {', '.join(said)}. A model that reads the institution would "
-                "look good here; look at the figure within sites, and test with split.design = 'leave_site_out'.",
-            }
-        )
-    for attribute in audit["subgroups"]["attributes"]:
-        for level in attribute["levels"]:
-            gap = level["difference"]
-            if gap and gap.get("p_holm", 1) < 0.05 and gap["value"] < 0:
-                told.append(
-                    {
-                        "gravity": "warn",
-                        "text": f"The model does worse where {attribute['attribute']} is {level['level']}: "
-                        f"{gap['value']:+.2f} ({gap['low']:+.2f} to {gap['high']:+.2f}, p {gap['p_holm']:.3f}).",
-                    }
-                )
-    told += [
-        {
-            "gravity": "warn",
-            "text": f"Errors gather in a group of {one['units']}, {one['slice']}: {one['excess']:+.2f} over others of "
-            f"the same class and fold (p {one['p']:.3f}).",
-        }
-        for one in audit["slices"]["slices"]
-        if one["finding"]
-    ]
-    outcomes = [one["column"] for one in audit["subgroups"]["skipped"] if one["reason"] == _OUTCOME]
-    if outcomes:
-        told.append(
-            {
-                "gravity": "warn",
-                "text": f"No subgroups were made of {', '.join(outcomes)}: by name these are outcomes. If one is a "
-                "covariate, name it in audit.columns or cohort.covariates; else leave it out of the table.",
-            }
-        )
-    return told

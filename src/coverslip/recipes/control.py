@@ -36,6 +36,7 @@ from coverslip.recipes.engine import Engine
 from coverslip.recipes.fitting import digests_of
 from coverslip.recipes.job import LOG, Job
 from coverslip.recipes.training_data import TrainingData, bag_target
+from coverslip.report.wording import p_value
 from coverslip.store import RunFolder
 
 FORMAT = "coverslip.control/1"
@@ -184,7 +185,7 @@ def _sentence(told: dict[str, Any]) -> str:
     said = (
         f"{metric} is {headline['observed']:.3f}; with outcomes of other patients it is {null['mean']:.3f} on average "
         f"({null['lowest']:.3f} to {null['highest']:.3f}; {headline['permutations']} permutations, "
-        f"p {headline['p']:.3f})."
+        f"{p_value(headline['p'])})."
     )
     if told["above_chance"]:
         return f"{said} That average is above chance ({told['chance']:g}): something leaks."

@@ -15,6 +15,8 @@ import pandas as pd
 
 from coverslip.audit import (
     Content,
+    Sketch,
+    ask_sites,
     audit_cohorts,
     contents_json,
     feature_twins,
@@ -26,8 +28,10 @@ from coverslip.base.errors import FeatureError
 from coverslip.base.files import finite, write_json
 from coverslip.base.study import Study
 from coverslip.cohort import Targets
+from coverslip.recipes.audit_warnings import warnings_of
 from coverslip.recipes.audits import (
     FORMAT,
+    collapse_of,
     covariate_columns,
     finding_json,
     listed,
@@ -37,15 +41,12 @@ from coverslip.recipes.audits import (
     pretraining_source,
     seen_by,
     tested_rows,
-    warnings_of,
     where_it_fails,
 )
 from coverslip.recipes.contents import contents_of, kept_contents, sketches_of
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.job import LOG, Job
 from coverslip.store import Features, FeatureStore, Run
-
-_ONLY_OF_RUNS = "asked of a run's own cohort alone"
 
 
 def audit_external(
@@ -64,7 +65,6 @@ def audit_external(
     """
     sketches = sketches_of(features)
     new = contents_of(features, sketches, check)
-    means = {slide: one.mean for slide, one in sketches.items()}
     encoder = next((f.identity.encoder.name if f.identity else f.encoder or "" for f in features.values()), "")
     audit: dict[str, Any] = {
         "format": FORMAT,
@@ -76,9 +76,7 @@ def audit_external(
             "source": pretraining_source(encoder),
             **pretraining_overlap(job.cohort.patient_of, seen_by(encoder), listed(job.study.audit.pretraining)),
         },
-        "sites": {"reason": _ONLY_OF_RUNS},
-        "collapse": {"accuracy": None, "reason": _ONLY_OF_RUNS},
-        **_where_it_fails(run, job, predictions, targets, means),
+        **_asked(run, job, predictions, targets, sketches),
     }
     audit["warnings"] = warnings_of(audit)
     write_json(job.run.contents, contents_json(new))
@@ -120,15 +118,22 @@ def _leaks(run: Run, job: Job, features: Mapping[str, Features], new: Mapping[st
     }
 
 
-def _where_it_fails(
-    run: Run, job: Job, predictions: pd.DataFrame, targets: Targets | None, means: Mapping[str, Any]
+def _asked(
+    run: Run, job: Job, predictions: pd.DataFrame, targets: Targets | None, sketches: Mapping[str, Sketch]
 ) -> dict[str, Any]:
-    """Subgroups and groups of errors, by the mean of the run's models; each unit is compared with all others."""
+    """Sites as shortcuts, subgroups and groups of errors, by the mean of the run's models; each unit is compared with
+    all others. Whether tiles tell their slide needs no outcome."""
+    settings = job.study.audit
     reason = "" if targets is not None else "no outcome is known"
-    if not job.study.audit.enabled:
+    collapse = {"accuracy": None, "reason": "audit.enabled = false"}
+    if settings.enabled:
+        collapse = collapse_of(sketches, job.cohort.frame, settings.seed)
+    else:
         reason = "audit.enabled = false"
     if reason or targets is None:
         return {
+            "sites": {"reason": reason},
+            "collapse": collapse,
             "subgroups": {"attributes": [], "skipped": [], "reason": reason},
             "slices": {"slices": [], "looked_at": 0, "reason": reason},
         }
@@ -137,17 +142,13 @@ def _where_it_fails(
     tested, slides = tested_rows(rows, targets, run.metrics["level"])
     wanted = covariate_columns(job, targets)
     columns = [name for name in wanted if name in job.cohort.frame]
-    found = where_it_fails(
-        job.study.audit,
-        tested,
-        rows,
-        targets,
-        mean_embedding(means, slides),
-        per_row(job.cohort.frame, columns, slides),
-    )
+    embedding = mean_embedding({slide: one.mean for slide, one in sketches.items()}, slides)
+    attributes = per_row(job.cohort.frame, columns, slides)
+    found = where_it_fails(settings, tested, rows, targets, embedding, attributes)
     absent = [{"column": name, "reason": "the new table has no such column"} for name in wanted if name not in columns]
     found["subgroups"]["skipped"] += [*absent, *outcome_columns(job, targets)]
-    return found
+    sites = ask_sites(tested, embedding, attributes.get("site"), seed=settings.seed, resamples=settings.resamples)
+    return {"sites": sites, "collapse": collapse, **found}
 
 
 def _there(study: Study) -> bool:

@@ -142,6 +142,8 @@ def _external_study(run: Run, table: Path, features: Path | None, out: Path | No
         root=str(table.absolute().parent),
         classes=study.cohort.classes,
         allow_mixed=study.cohort.allow_mixed,
+        # What the run was told are covariates are none of the outcomes that audits leave out by their names.
+        covariates=study.cohort.covariates,
     )
     changes: dict[str, Any] = {
         "output": str(output),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from coverslip.report.contents import RunContents, dig
-from coverslip.report.facts import encoder, excluded, failed, leaks, parts
+from coverslip.report.facts import encoder, excluded, failed, leaks, said_parts
 from coverslip.report.wording import ABSENT, count, listing, metric_label, number, plural, span
 
 # What is said where only people know.
@@ -20,7 +20,7 @@ Line = tuple[str, str]
 def data_label(run: RunContents) -> list[Line]:
     """What the cohort is, line by line."""
     counts = run.metric("counts") or {}
-    classes = listing([f"{count(n)} {name}" for name, n in parts(counts).items()])
+    classes = listing(said_parts(counts))
     sites = dig(run.audit, "sites", "site_from_features", "auroc", "counts") or {}
     attributes = dig(run.audit, "subgroups", "attributes") or []
     skipped = dig(run.audit, "subgroups", "skipped") or []

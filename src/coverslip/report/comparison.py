@@ -9,6 +9,7 @@ from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.facts import encoder, fold_values, leaks, mean_of
 from coverslip.report.figures import Row
+from coverslip.report.headline import chance, headline_label, headline_metric
 from coverslip.report.wording import number, span
 
 
@@ -16,17 +17,32 @@ def comparison(runs: Sequence[tuple[str, RunContents]]) -> dict[str, Any]:
     """Rows, a figure and cautions for runs given with their anchors; empty rows for one run alone."""
     if len(runs) < 2:
         return {"rows": [], "cautions": [], "figure": None}
+    labels = [headline_label(run) for _, run in runs]
+    metrics = [headline_metric(run) for _, run in runs]
+    one = len(set(labels)) == 1
     drawn = [
-        Row(run.name, run.level, mean_of(run, "auroc"), "model", fold_values(run, "auroc"), absent="no AUROC")
-        for _, run in runs
+        Row(
+            run.name,
+            run.level if one else f"{run.level}, {label}",
+            mean_of(run, metric),
+            "model",
+            fold_values(run, metric),
+            absent=f"no {label}",
+        )
+        for (_, run), metric, label in zip(runs, metrics, labels)
     ]
-    text = "AUROC of each run: " + "; ".join(
+    title = labels[0] if one else "Headline figure"
+    text = f"{title} of each run: " + "; ".join(
         f"{row.label} ({row.note} level) {number(dig(row.figure, 'value'))} ({span(row.figure)})" for row in drawn
     )
     return {
         "rows": [_row(anchor, run) for anchor, run in runs],
         "cautions": _cautions([run for _, run in runs]),
-        "figure": figures.forest(drawn, text, title="AUROC", reference=0.5, label_width=270),
+        "title": title,
+        # Figures of different kinds have no common value for guessing.
+        "figure": figures.forest(
+            drawn, text, title=title, reference=chance(metrics[0]) if one else None, label_width=270
+        ),
     }
 
 
@@ -40,8 +56,9 @@ def _row(anchor: str, run: RunContents) -> dict[str, Any]:
         "slides": run.metric("counts", "slides"),
         "encoder": encoder(run).get("name") or "–",
         "method": run.setting("aggregator", "name") or "–",
-        "auroc": mean_of(run, "auroc"),
-        "baseline": run.metric("baseline", "auroc", "value"),
+        "metric": headline_label(run),
+        "figure": mean_of(run, headline_metric(run)),
+        "baseline": run.metric("baseline", headline_metric(run), "value"),
         "brier": run.metric("primary", "brier", "value"),
         "ece": run.metric("primary", "ece", "value"),
         "leaking": bool(leaks(run)),

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from coverslip.report.contents import Json, RunContents, dig
-from coverslip.report.wording import is_number, number
+from coverslip.report.wording import count, is_number, number, plural
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,14 @@ def kind(run: RunContents) -> str:
 def parts(counts: Mapping[str, Any]) -> Mapping[str, int]:
     """What an entry of metrics.json or evaluation.json counts beside its units: classes, or events and censorings."""
     return next((counts[key] for key in ("classes", "events") if isinstance(counts.get(key), Mapping)), {})
+
+
+def said_parts(counts: Mapping[str, Any]) -> list[str]:
+    """Those counts in words: "40 of class yes", "117 events", "3 cancer", "60 censored"."""
+    classes = counts.get("classes")
+    if isinstance(classes, Mapping):
+        return [f"{count(n)} of class {name}" for name, n in classes.items()]
+    return [plural(n, name) if name == "event" else f"{count(n)} {name}" for name, n in parts(counts).items()]
 
 
 def class_of_patient(run: RunContents) -> dict[str, str]:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
-from coverslip.report.facts import encoder, fold_values, leaks, mean_of, num_folds
+from coverslip.report.facts import encoder, fold_values, kind, leaks, mean_of, num_folds, said_parts
 from coverslip.report.figures import Row
 from coverslip.report.wording import ABSENT, count, has_interval, is_number, listing, metric_label, number, plural, span
 
@@ -52,6 +52,16 @@ def headline_metric(run: RunContents) -> str:
     return str(run.metric("headline") or "auroc")
 
 
+def headline_label(run: RunContents) -> str:
+    """That figure in words, with what it is the mean of: "AUROC", "Mean AUROC of the labels", "Quadratic kappa"."""
+    metric = headline_metric(run)
+    label, of = metric_label(metric), kind(run)
+    several = {"multilabel": "labels", "competing_risks": "causes"}.get(of, "")
+    if of == "classification" and len(run.classes) > 2:
+        several = "classes"
+    return f"Mean {label} of the {several}" if several and metric in ("auroc", "c_index") else label
+
+
 def chance(name: str) -> float:
     """Its value for guessing."""
     return 0.0 if name in ("r2", "quadratic_kappa") else 0.5
@@ -60,7 +70,7 @@ def chance(name: str) -> float:
 def verdict(run: RunContents) -> str:
     """The headline figure with its interval, what that is of, and the baseline's, in one sentence."""
     name_of = headline_metric(run)
-    auroc, label = mean_of(run, name_of), metric_label(name_of)
+    auroc, label = mean_of(run, name_of), headline_label(run)
     if run.metrics is None:
         return "There is no result: the run has not been evaluated."
     if auroc is None or not is_number(auroc.get("value")):
@@ -112,8 +122,7 @@ def _question(run: RunContents) -> str:
 
 def _facts(run: RunContents) -> list[Fact]:
     counts = run.metric("counts") or {}
-    classes = listing([f"{count(n)} of class {name}" for name, n in (counts.get("classes") or {}).items()])
-    classes = classes or listing([f"{count(n)} {name}" for name, n in (counts.get("events") or {}).items()])
+    classes = listing(said_parts(counts))
     checked = f"of {count(len(dig(run.check, 'slides') or []))} checked" if run.check else ""
     metric = headline_metric(run)
     pooled = run.metric("pooled", metric)
@@ -125,13 +134,13 @@ def _facts(run: RunContents) -> list[Fact]:
         Fact(count(counts.get("patients")), "patients", patients),
         Fact(count(counts.get("slides")), "slides", slides),
         Fact(count(num_folds(run)), "folds", "made elsewhere" if run.setting("split", "file") else "by patient"),
-        Fact(number(dig(pooled, "value")), f"pooled {metric_label(metric)}, {run.level} level", span(pooled)),
+        Fact(number(dig(pooled, "value")), f"{headline_label(run)}, pooled, {run.level} level", span(pooled)),
     ]
 
 
 def _figure(run: RunContents) -> Markup | None:
     metric = headline_metric(run)
-    label = metric_label(metric)
+    label = headline_label(run)
     auroc, baseline = mean_of(run, metric), run.metric("baseline", metric)
     if auroc is None or not is_number(auroc.get("value")):
         return None

@@ -43,6 +43,8 @@ def environment() -> Environment:
         number=wording.number,
         count=wording.count,
         score=wording.score,
+        # Under a heading that says "p" already.
+        p=lambda value: wording.p_value(value).removeprefix("p "),
         percent=wording.percent,
         span=wording.span,
         listing=wording.listing,

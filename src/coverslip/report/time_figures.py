@@ -13,7 +13,7 @@ from coverslip.eval.survival import round_up
 from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.figures import Curve
-from coverslip.report.wording import count, has_interval, is_number, listing, number, plural, span
+from coverslip.report.wording import count, has_interval, is_number, listing, number, p_value, plural, span
 
 _HUES = ("hue0", "hue1")
 
@@ -33,7 +33,7 @@ def _survival(run: RunContents) -> list[dict[str, Any]]:
     bands = [_band(group, hue) for hue, group in zip(_HUES, groups)]
     # The usual p takes groups for given; that of a control knows that they were made.
     p = dig(run.control, "logrank", "p") if dig(run.evaluation, "set") != "external" else None
-    test = f"; log-rank p {number(p, 3)} by permuting the whole cross-validation" if is_number(p) else ""
+    test = f"; log-rank {p_value(p)} by permuting the whole cross-validation" if is_number(p) else ""
     at_risk = [(hue, group.get("at_risk") or []) for hue, group in zip(_HUES, groups)]
     limits = "; bands are pointwise 95 % limits (Greenwood, log-log)" if any(bands) else ""
     text = f"Kaplan-Meier curves of {listing([c.label for c in drawn])}, {run.level} level{test}."

@@ -34,6 +34,7 @@ METRICS: dict[str, MetricName] = {
     "pearson": MetricName("Pearson correlation", "linear; 0 is guessing"),
     "quadratic_kappa": MetricName("Quadratic kappa", "agreement beyond chance, far misses count more; 0 is guessing"),
     "within_one": MetricName("Within one level", "fraction decided right or one level off"),
+    "concordance": MetricName("Pairs in the right order", "of patients whose order is known; 0.5 is guessing"),
     "c_index": MetricName("C-index", "chance that the patient with the earlier event is ranked at higher risk"),
     "uno_c_index": MetricName("Uno's C-index", "the same, corrected for who was censored"),
     "auroc_time": MetricName("Time-dependent AUROC", "event by a time against free of it, averaged over times"),
@@ -67,6 +68,13 @@ def number(value: Any, digits: int = 2) -> str:
         return ABSENT
     text = f"{value:.{digits}f}"
     return text.replace("-", "−") if float(text) else text.lstrip("-")
+
+
+def p_value(value: Any, digits: int = 3) -> str:
+    """ "p 0.012"; "p < 0.001" where so many decimals would show 0, which no p is; "p –" where it is null."""
+    if is_number(value) and value < 10.0**-digits:
+        return f"p < {10.0**-digits:.{digits}f}"
+    return f"p {number(value, digits)}"
 
 
 def score(value: Any) -> str:

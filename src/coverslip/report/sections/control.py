@@ -9,7 +9,7 @@ from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.figures import Row
 from coverslip.report.sections import Absent, Section
-from coverslip.report.wording import is_number, metric_label, number
+from coverslip.report.wording import is_number, metric_label, p_value
 
 ENTRIES = {"control": {"build": "SECTION", "summary": "The pipeline on outcomes of other patients"}}
 
@@ -37,7 +37,7 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
         ),
         "logrank": dig(control, "logrank"),
         "undefined": headline.get("undefined") or 0,
-        "p": number(headline.get("p"), 3),
+        "p": p_value(headline.get("p")).removeprefix("p "),
     }
 
 

@@ -16,7 +16,7 @@ from coverslip.report.contents import RunContents, dig
 from coverslip.report.facts import encoder, kind, num_folds, parts
 from coverslip.report.sections import Absent, Section
 from coverslip.report.sections.thresholds import corrections
-from coverslip.report.wording import count, is_number, listing, number, plural
+from coverslip.report.wording import count, is_number, listing, p_value, plural
 
 ENTRIES = {"methods": {"build": "SECTION", "summary": "A paragraph for a paper"}}
 
@@ -381,7 +381,7 @@ def _control(run: RunContents) -> str:
         return ""
     n = next((block[key] for key in ("permutations", "n") if is_number(block.get(key))), None)
     times = plural(n, "time") if n is not None else "many times"
-    p = f" (p {number(block['p'], 3)})" if is_number(block.get("p")) else ""
+    p = f" ({p_value(block['p'])})" if is_number(block.get("p")) else ""
     return f"As a control the whole pipeline was repeated {times} with outcomes dealt to other patients{p}."
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.sections import Absent, Section
-from coverslip.report.wording import number, percent, plural, span
+from coverslip.report.wording import metric_label, number, p_value, percent, plural, span
 
 ENTRIES = {"shortcuts": {"build": "SECTION", "summary": "Leaks by features, pretraining, sites as shortcuts"}}
 
@@ -39,30 +39,43 @@ def _rows(run: RunContents) -> list[dict[str, Any]]:
         probe = dig(sites, "site_from_features", key)
         if isinstance(probe, Mapping):
             rows.append(_row(asks, probe, number(probe.get("chance"))))
+    for name, part in (dig(sites, "labels") or {"": sites}).items():
+        rows += [{**row, "asks": f"{name}: {row['asks']}" if name else row["asks"]} for row in _of_target(part)]
+    return rows
+
+
+def _of_target(sites: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What sites have to do with the target, or with one of several labels."""
+    rows = []
     probe = dig(sites, "label_from_site")
     if isinstance(probe, Mapping):
-        asks = "the site alone tells the label: AUROC"
-        if probe.get("metric") == "c_index":
-            asks = "the site alone tells who has the event sooner: c-index"
+        asks = {
+            "c_index": "the site alone tells who has the event sooner: c-index",
+            "r2": "the site alone tells the number: R², out of fold",
+        }.get(str(probe.get("metric")), "the site alone tells the label: AUROC")
         rows.append(_row(asks, probe, number(probe.get("chance"))))
     tied = dig(sites, "confounding")
     if isinstance(dig(tied, "logrank"), Mapping):
         statistic, df, p = (dig(tied, "logrank", name) for name in ("statistic", "df", "p"))
-        value = "–" if statistic is None else f"{number(statistic)} of {df} (p {number(p, 4)})"
+        value = "–" if statistic is None else f"{number(statistic)} of {df} ({p_value(p, 4)})"
         rows.append({"asks": "curves of the sites differ: log-rank, chi-square of degrees of freedom", "value": value,
                      "span": "", "chance": number(df, 0), "red": False,
                      "reason": dig(tied, "reason") if statistic is None else ""})  # fmt: skip
     elif isinstance(tied, Mapping):
-        p = tied.get("p")
-        value = f"{number(tied.get('cramers_v'))}" + (f" (p {number(p, 4)})" if p is not None else "")
-        rows.append({"asks": "site and label hang together: Cramér's V", "value": value, "span": "", "chance": "0",
+        p, asks, share = tied.get("p"), "site and label hang together: Cramér's V", tied.get("cramers_v")
+        if "explained" in tied:
+            asks, share = "share of the number's variance between sites, beyond chance", tied["explained"]
+        value = f"{number(share)}" + (f" ({p_value(p, 4)})" if p is not None else "")
+        rows.append({"asks": asks, "value": value, "span": "", "chance": "0",
                      "red": bool(tied.get("red")), "reason": tied.get("reason") or ""})  # fmt: skip
     within = dig(sites, "within_sites")
     if isinstance(within, Mapping):
         names = len(within.get("sites") or [])
+        # Runs of before do not say what the figure is.
+        figure = metric_label(str(within["metric"])) if within.get("metric") else "model"
         for key, asks in (
-            ("within", f"model within {plural(names, 'site')}, pooled by site"),
-            ("overall", "the same patients, all pairs"),
+            ("within", f"{figure} within {plural(names, 'site')}, pooled by site"),
+            ("overall", f"{figure} of the same patients, all pairs"),
         ):
             rows.append(_row(asks, within.get(key) or {"reason": within.get("reason")}, "0.50"))
     return rows

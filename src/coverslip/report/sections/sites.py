@@ -10,9 +10,9 @@ from coverslip.report import figures
 from coverslip.report.contents import RunContents, dig
 from coverslip.report.facts import parts
 from coverslip.report.figures import Row
-from coverslip.report.headline import chance, headline_metric
+from coverslip.report.headline import chance, headline_label, headline_metric
 from coverslip.report.sections import Absent, Section
-from coverslip.report.wording import metric_label, number, span
+from coverslip.report.wording import number, span
 
 # What files without "shown" have of each site.
 _BEFORE = ("auroc", "balanced_accuracy")
@@ -32,7 +32,7 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
             f"All slides are from one site ({sites[0].get('site')}): how the model does elsewhere is unknown."
         )
     metric = headline_metric(run)
-    label = metric_label(metric)
+    label = headline_label(run)
     rows = [
         Row(
             str(entry.get("site")),
