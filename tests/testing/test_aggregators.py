@@ -8,7 +8,7 @@ import torch
 from coverslip.base.registry import AGGREGATORS, Entry
 from coverslip.mil import Aggregator, BagOutput, Bags, Target
 from coverslip.nn.segments import mean, softmax
-from coverslip.testing.aggregators import check_aggregator
+from coverslip.testing.aggregators import check_aggregator, check_memory
 
 
 @pytest.mark.parametrize("name", AGGREGATORS.names())
@@ -19,6 +19,20 @@ def test_every_method_keeps_the_contract(name: str) -> None:
 @pytest.mark.parametrize("options", [{"gated": False}, {"heads": 3}, {"hidden": 8, "attention": 4, "dropout": 0.0}])
 def test_every_kind_of_abmil_keeps_the_contract(options: dict[str, int | float | bool]) -> None:
     check_aggregator("abmil", **options)
+
+
+# What does not grow with the rows is kept small, so that what does is seen.
+NARROW = {
+    "abmilx": {"heads": 2},
+    "ins": {"queue": 64},
+    "mambamil": {"layers": 1, "states": 4},
+    "transmil": {"heads": 2, "landmarks": 16},
+}
+
+
+@pytest.mark.parametrize("name", AGGREGATORS.names())
+def test_memory_grows_with_the_rows_and_not_with_their_square(name: str) -> None:
+    check_memory(name, hidden=16, **NARROW.get(name, {}))
 
 
 class Broken(Aggregator):
@@ -45,6 +59,9 @@ class Broken(Aggregator):
             self.counted += 1
             evidence = evidence * self.counted
         attention = softmax(evidence, bags.segments) * (2 if self.fault == "sums" else 1)
+        if self.fault == "square":
+            # Rows that look at all others, as a matrix.
+            evidence = (x @ x.T / 100).softmax(1) @ evidence
         return BagOutput(mean(evidence, bags.segments), mean(x, bags.segments), attention, evidence)
 
 
@@ -63,6 +80,13 @@ def test_the_contract_finds_a_broken_method(monkeypatch: pytest.MonkeyPatch, fau
     plug_in(monkeypatch)
     with pytest.raises(AssertionError, match=sentence):
         check_aggregator("mine", fault=fault)
+
+
+def test_the_memory_check_finds_a_matrix_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in(monkeypatch)
+    check_memory("mine")
+    with pytest.raises(AssertionError, match=r"a training step takes .* MB for 2,000 rows and .* for 4,000"):
+        check_memory("mine", fault="square")
 
 
 def test_a_whole_method_of_a_plug_in_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from coverslip.base.registry import AGGREGATORS
 from coverslip.base.study import FitSettings
@@ -35,6 +38,7 @@ from coverslip.mil.bags import LearningSet
 from coverslip.mil.model import ModelCard
 from coverslip.mil.supervised import Supervised
 from coverslip.train import Objective, fit
+from coverslip.train.modes import evaluating
 from coverslip.train.sharpness import SharpnessAware
 
 DIM = 12
@@ -60,6 +64,24 @@ def check_aggregator(name: str, **options: Any) -> None:
     _check_half_precision_step(name, options)
 
 
+def check_memory(name: str, *, rows: int = 2000, **options: Any) -> None:
+    """Nothing, where twice the rows take at most 2.3 times the memory, in a training step and in prediction.
+
+    What is counted is the bytes that torch has at once, the largest sum over the work: of a bag of `rows` rows and one
+    of 2 `rows`, each beside eight of three rows. No time and no other process has a part in it. An (n, n) matrix of
+    2,000 rows has 16 MB: options such as `hidden` should keep what does not grow with the rows below that.
+
+    Raises:
+        AssertionError: it takes more, said with both numbers.
+    """
+    for what, used in (("a training step", _training_bytes), ("prediction", _prediction_bytes)):
+        small, large = (used(_model(name, options), n) for n in (rows, 2 * rows))
+        assert large < _MOST_GROWTH * small, (
+            f"{name}: {what} takes {small / 1e6:.1f} MB for {rows:,} rows and {large / 1e6:.1f} MB for {2 * rows:,}: "
+            f"{large / small:.2f} times as much"
+        )
+
+
 def example_bags(lengths: tuple[int, ...] = LENGTHS, *, seed: int = 0) -> Bags:
     """Bags of standard normal rows in float64 with positions on a grid and keys from 0."""
     generator = torch.Generator().manual_seed(seed)
@@ -68,6 +90,37 @@ def example_bags(lengths: tuple[int, ...] = LENGTHS, *, seed: int = 0) -> Bags:
     place = torch.arange(sum(lengths))
     xy_um = torch.stack([place % 7, place // 7], 1).float() * 112
     return Bags(x, offsets, xy_um, tuple(f"bag{i}" for i in range(len(lengths))), place)
+
+
+# Twice, and a little for what is laid out in squares, runs and blocks.
+_MOST_GROWTH = 2.3
+
+
+def _training_bytes(model: SlideModel, rows: int) -> int:
+    batch = _one_long(rows)
+    objective = _objective(model, batch).train()
+    torch.manual_seed(0)
+    return _peak_bytes(lambda: objective(batch, 0.5).loss.backward())
+
+
+def _prediction_bytes(model: SlideModel, rows: int) -> int:
+    bags = _one_long(rows).bags
+    with evaluating(model):
+        return _peak_bytes(lambda: model(bags))
+
+
+def _one_long(rows: int) -> LabelledBags:
+    bags = example_bags((rows, *[3] * 8))
+    return LabelledBags(bags.with_x(bags.x.float()), Target(torch.arange(9) % 3))
+
+
+def _peak_bytes(work: Callable[[], object]) -> int:
+    """The most bytes that torch's allocator had given out at once during the work, beyond those before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    assert seen.profiler is not None and seen.profiler.kineto_results is not None
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
 
 
 def _build(name: str, outputs: int, options: dict[str, Any]) -> Aggregator:
@@ -141,6 +194,9 @@ def _check_equal_rows(method: Aggregator) -> None:
     many = bag.x.expand(50, -1)
     output = method(Bags(many, torch.tensor([0, 50]), torch.zeros(50, 2), bag.slides))
     assert all(torch.isfinite(values).all() for values in _tensors(output).values()), "equal rows give NaN"
+    # Where order is nothing, nothing tells equal rows apart. A convolution or a split of the rows does.
+    if output.attention is not None and not method.order_matters:
+        _same(output.attention, torch.full_like(output.attention, 1 / 50), "equal rows do not have equal attention")
 
 
 def _check_learning(model: SlideModel) -> None:
@@ -223,8 +279,12 @@ def _model(name: str, options: dict[str, Any]) -> SlideModel:
     return SlideModel(card)
 
 
-def _objective(model: SlideModel) -> Objective:
-    learns = LearningSet(2 * len(LENGTHS), 2 * sum(LENGTHS), Target(_LABELS.y.repeat(2)))
+def _objective(model: SlideModel, batch: LabelledBags | None = None) -> Objective:
+    """The method's objective for the example batches, or for one batch."""
+    if batch is None:
+        learns = LearningSet(2 * len(LENGTHS), 2 * sum(LENGTHS), Target(_LABELS.y.repeat(2)))
+    else:
+        learns = LearningSet(len(batch.bags), len(batch.bags.x), batch.target)
     return model.aggregator.objective(model, model.task, learns) or Supervised(model, model.task)
 
 

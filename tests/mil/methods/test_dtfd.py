@@ -9,7 +9,7 @@ from torch import Tensor
 
 from coverslip.base.errors import SettingsError
 from coverslip.base.study import FitSettings
-from coverslip.mil import FeatureOrigin, LabelledBags, LearningSet, SlideModel, Target, build_aggregator
+from coverslip.mil import Bags, FeatureOrigin, LabelledBags, LearningSet, SlideModel, Target, build_aggregator
 from coverslip.mil.methods.dtfd import Dtfd, PseudoBags, scramble
 from coverslip.mil.model import ModelCard
 from coverslip.nn.segments import Segments, position, total
@@ -199,3 +199,14 @@ def test_the_tiers_are_two_groups_and_every_parameter_is_in_one() -> None:
 def test_no_pseudo_bag_is_refused() -> None:
     with pytest.raises(SettingsError, match="pseudo_bags, rows and splits are 1 or more"):
         build_aggregator("dtfd", 8, 2, {"pseudo_bags": 0})
+
+
+def test_equal_rows_share_the_attention_of_their_pseudo_bag_evenly() -> None:
+    """Four pseudo bags of two or three rows: each has a quarter, whatever its size."""
+    (bag,) = example_bags((1,)).unpack()
+    for rows, sizes in ((8, [2]), (10, [2, 3])):
+        same = Bags(bag.x.expand(rows, -1), torch.tensor([0, rows]), None, ("same",))
+        attention = build_aggregator("dtfd", DIM, 3).double().eval()(same).attention
+        assert attention is not None
+        counts = [float((attention - 1 / (4 * size)).abs().lt(1e-12).sum()) for size in sizes]
+        assert sum(counts) == rows and all(counts)

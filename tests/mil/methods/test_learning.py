@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from coverslip.base.registry import AGGREGATORS
-from coverslip.base.study import FitSettings
+from coverslip.base.study import AggregatorSettings, FitSettings
 from coverslip.mil import BagSource, SlideModel, Target, fit_bags
 from coverslip.mil.tasks.classification import Classification
 from coverslip.store import Features
@@ -19,15 +19,16 @@ from coverslip.synthetic import PlantedBags, make_bags
 TRAIN, TEST, FRESH = 80, 60, 200
 
 
-# What 80 bags with 8 % witnesses do not teach these in 15 epochs: slide AUROC is .49 for max, whose gradient reaches a
-# single row a class, and .90 for ins, which finds the witnesses (.996) and pools ten rows where three to six are.
-EASIER = {"max", "ins"}
+# What 80 bags with 8 % witnesses do not teach these two at their defaults in 15 epochs, and what does. A step of max
+# learns from a row a class of each bag, so that it takes more of them: see its docstring. ins finds the witnesses as
+# it is (.996) and pools ten rows where three to six are.
+FIT: dict[str, dict[str, int]] = {"max": {"epochs": 40, "batch": 1}}
+OPTIONS: dict[str, dict[str, int]] = {"ins": {"top_rows": 3}}
 
 
 @cache
-def planted(*, easier: bool) -> PlantedBags:
-    rows, rate = ((20, 60), 0.15) if easier else ((40, 80), 0.08)
-    return make_bags(TRAIN + TEST, rows=rows, dim=16, witness_rate=rate, shift=4.0)
+def planted() -> PlantedBags:
+    return make_bags(TRAIN + TEST, rows=(40, 80), dim=16, witness_rate=0.08, shift=4.0)
 
 
 def source_of(bags: PlantedBags, y: np.ndarray) -> BagSource:
@@ -44,16 +45,17 @@ def source_of(bags: PlantedBags, y: np.ndarray) -> BagSource:
     return BagSource(features, target=Target(torch.from_numpy(y)))
 
 
-def trained(name: str, source: BagSource, epochs: int) -> SlideModel:
-    settings = FitSettings(device="cpu", epochs=epochs, lr=1e-3)
-    return fit_bags(source.take(source.names[:TRAIN]), None, Classification(("no", "yes")), name, settings)
+def trained(name: str, source: BagSource, **settings: int) -> SlideModel:
+    method = AggregatorSettings(name=name, options=OPTIONS.get(name, {}))
+    fit = FitSettings(device="cpu", lr=1e-3, **settings)
+    return fit_bags(source.take(source.names[:TRAIN]), None, Classification(("no", "yes")), method, fit)
 
 
 @pytest.mark.parametrize("name", AGGREGATORS.names())
 def test_planted_bags_are_learnt_and_their_witnesses_found(name: str) -> None:
-    bags = planted(easier=name in EASIER)
+    bags = planted()
     source = source_of(bags, bags.y)
-    model = trained(name, source, epochs=15)
+    model = trained(name, source, **{"epochs": 15, **FIT.get(name, {})})
     test = source.take(source.names[TRAIN:])
     assert roc_auc_score(bags.y[TRAIN:], model.predict(test)["p_yes"]) > 0.95
 

@@ -1,4 +1,4 @@
-"""What is true of mean, max and ABMIL alone; the contract they share is tested in tests/testing."""
+"""What is true of mean, max and ABMIL alone, and what another copy of each row changes in every method."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from coverslip.base.errors import SettingsError
-from coverslip.mil import Bags, build_aggregator, pack
+from coverslip.base.registry import AGGREGATORS
+from coverslip.mil import BagOutput, Bags, build_aggregator, pack
 from coverslip.mil.methods.abmil import Abmil
 from coverslip.mil.methods.max import Max
 from coverslip.mil.methods.mean import Mean
 from coverslip.nn.segments import maximum, mean, total
 from coverslip.testing.aggregators import DIM, example_bags
-
-ALL = ("mean", "max", "abmil")
 
 
 def build(name: str, **options: int | float | bool) -> torch.nn.Module:
@@ -44,17 +43,42 @@ def test_max_evidence_peaks_at_the_logits() -> None:
     assert torch.allclose(maximum(output.evidence, bags.segments), output.logits, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_each_row_twice_changes_nothing_and_halves_attention(name: str) -> None:
+# Methods for which a bag is a set of rows that count by their weights. Around them the hosts' methods are the same.
+WEIGHING = (
+    *("mean", "max", "abmil", "abmilx", "acmil", "clam_mb", "clam_sb", "dsmil", "gnn_vitcap", "weakstil"),
+    *("aem", "mhim", "mhim_v2", "packmil", "scmil"),
+)
+# What another copy of each row does change: the N - 1 of a variance, the ten top rows, and what an order leads to.
+COUNTING = ("varmil", "ins", "dtfd", "transmil", "rrt", "mambamil")
+
+
+def once_and_twice(name: str) -> tuple[BagOutput, BagOutput, list[int]]:
+    """The outputs of the example bags and of the same with each row twice, and the lengths of the latter."""
     bags = example_bags()
     twice = pack([Bags(b.x.repeat(2, 1), b.offsets * 2, None, b.slides) for b in bags.unpack()])
     method = build(name)
-    once, doubled = method(bags), method(twice)
-    assert torch.allclose(once.logits, doubled.logits, atol=1e-12)
-    assert torch.allclose(once.embedding, doubled.embedding, atol=1e-12)
+    return method(bags), method(twice), twice.lengths.tolist()
+
+
+def test_every_method_weighs_rows_or_counts_them() -> None:
+    assert sorted(WEIGHING + COUNTING) == sorted(AGGREGATORS.names())
+
+
+@pytest.mark.parametrize("name", WEIGHING)
+def test_each_row_twice_changes_nothing_and_halves_attention(name: str) -> None:
+    once, doubled, lengths = once_and_twice(name)
+    assert torch.allclose(once.logits, doubled.logits, rtol=0, atol=1e-10)
+    assert torch.allclose(once.embedding, doubled.embedding, rtol=0, atol=1e-10)
     if once.attention is not None:
-        halves = torch.cat([a[: len(a) // 2] for a in doubled.attention.split(twice.lengths.tolist())])
-        assert torch.allclose(once.attention, 2 * halves, atol=1e-12)
+        assert doubled.attention is not None
+        halves = torch.cat([a[: len(a) // 2] for a in doubled.attention.split(lengths)])
+        assert torch.allclose(once.attention, 2 * halves, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_each_row_twice_changes_what_counts_rows(name: str) -> None:
+    once, doubled, _ = once_and_twice(name)
+    assert not torch.allclose(once.logits, doubled.logits, rtol=0, atol=1e-10)
 
 
 def test_abmil_is_the_formula_of_the_paper() -> None:

@@ -8,9 +8,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from coverslip.base.study import AggregatorSettings, FitSettings
-from coverslip.mil import BagSource, Target, fit_bags
+from coverslip.mil import Bags, BagSource, Target, build_aggregator, fit_bags
 from coverslip.mil.tasks.classification import Classification
 from coverslip.store import Features
+from coverslip.testing.aggregators import DIM as CONTRACT_DIM
+from coverslip.testing.aggregators import example_bags
 
 TRAIN, TEST, ROWS, DIM = 160, 100, 12, 8
 
@@ -53,3 +55,53 @@ def test_methods_that_see_order_learn_it(name: str, options: dict[str, int | flo
 def test_attention_over_a_set_stays_at_chance() -> None:
     # 100 test bags: the standard error of a chance AUROC is .058.
     assert abs(auroc("abmil", {}, epochs=12) - 0.5) < 0.18
+
+
+def moved(name: str, options: dict[str, int | float | bool | str], dead: tuple[str, ...] = ()) -> float:
+    """How far a shuffle of 30 rows moves the logits, with the parameters of these names set to 0."""
+    torch.manual_seed(0)
+    method = build_aggregator(name, CONTRACT_DIM, 3, {"hidden": 16, **options}).double().eval()
+    with torch.no_grad():
+        for key, value in method.named_parameters():
+            if any(part in key for part in dead):
+                value.zero_()
+    (bag,) = example_bags((30,)).unpack()
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    shuffled = Bags(bag.x[order], bag.offsets, None, bag.slides)
+    return float((method(bag).logits - method(shuffled).logits).detach().abs().max())
+
+
+SQUARE, ALONG, SCAN = "square.", "convolution.", "parameters_of_rows."
+ONE_REGION = {"regions": 1, "least_rows": 36, "most_rows": 64}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "dead"),
+    [
+        ("transmil", {"landmarks": 64}, (SQUARE,)),
+        ("transmil", {"landmarks": 64}, (ALONG,)),
+        ("transmil", {"landmarks": 5}, (SQUARE, ALONG)),  # landmarks are means of neighbours
+        ("rrt", {"regions": 3, "least_rows": 4, "positions": 0}, ()),
+        ("rrt", {**ONE_REGION, "positions": 5}, ()),
+        ("mambamil", {"kernel": 1, "layers": 1}, ()),
+        ("mambamil", {"kernel": 4, "layers": 1}, (SCAN,)),
+    ],
+)
+def test_each_part_that_sees_order_does_so_by_itself(
+    name: str, options: dict[str, int | float | bool | str], dead: tuple[str, ...]
+) -> None:
+    assert moved(name, options, dead) > 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "dead"),
+    [
+        ("transmil", {"landmarks": 64}, (SQUARE, ALONG)),
+        ("rrt", {**ONE_REGION, "positions": 0}, ()),
+        ("mambamil", {"kernel": 1, "layers": 1}, (SCAN,)),
+    ],
+)
+def test_without_those_parts_a_bag_is_a_set(
+    name: str, options: dict[str, int | float | bool | str], dead: tuple[str, ...]
+) -> None:
+    assert moved(name, options, dead) < 1e-12

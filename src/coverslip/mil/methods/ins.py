@@ -107,7 +107,9 @@ class Ins(StagedAggregator):
 
     The last three were chosen on planted bags with 3 % witnesses and 48 bags to learn from, seeds 0 to 2: AUROC of bags
     .96 to 1.00, and .97 to 1.00 on seeds 4 to 6. With the mean, contrast_weight .5 and bag_weight 1 it was .43 to .73:
-    in so few steps the contrast outweighs the rest, and all pseudo labels turn negative.
+    in so few steps the contrast outweighs the rest, and all pseudo labels turn negative. `top_rows` is a number, not a
+    share: where fewer rows show the class, the others water s down. On planted bags with three to six witnesses among
+    40 to 80 rows AUROC was .90 with ten top rows and 1.00 with three.
 
     `preset` "official" has the authors' values where they are not given, and does what their code does where "fixed"
     (default) differs:

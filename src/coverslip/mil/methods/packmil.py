@@ -80,7 +80,10 @@ class PackMil(Aggregator):
     first-fit-decreasing; packs of 2400 rows, doubled where the longest slide's rows times (1 - keep) / r exceed that
     (the released rule, which reads the kept share as the dropped one); and parts cut to what a pack holds, where
     "fixed" drops no row and gives a longer part its own pack. Downsampling has its official form too. Not reproduced:
-    Gleason grades as two numbers and the asymmetric loss for grades.
+    for prostates the paper adds up the mean major and the mean minor Gleason pattern of a pack and reads an ISUP grade
+    off the sum. A target here is one level a patient, such as the ISUP grade itself; the two patterns behind it are
+    not known (grade 1 is 3 + 3, but 5 is 4 + 5, 5 + 4 or 5 + 5), so a pack gets the mean of its slides' levels. The
+    asymmetric loss for grades is left out too: levels have the ordinal task's own.
     """
 
     def __init__(
