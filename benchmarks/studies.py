@@ -80,9 +80,12 @@ def survival(task: str) -> Planning:
     )
 
 
-def mutation(task: str, gene: str) -> Planning:
-    """A mutation by patient."""
-    return Planning(f"tcga_{task}", gene, {"patients": Planned({"task": {"column": gene}})})
+def mutation(task: str, gene: str, *, control: int = 0) -> Planning:
+    """A mutation by patient; with `control`, all of it again that many times, on outcomes of other patients."""
+    settings: dict[str, dict[str, Any]] = {"task": {"column": gene}}
+    if control:
+        settings["evaluation"] = {"control": control}
+    return Planning(f"tcga_{task}", gene, {"patients": Planned(settings)})
 
 
 STUDIES = {
@@ -90,7 +93,7 @@ STUDIES = {
     "lung_subtype": subtypes("lung"),
     "brca_survival": survival("brca"),
     "lung_survival": survival("lung"),
-    "thca_braf": mutation("thca", "braf"),
+    "thca_braf": mutation("thca", "braf", control=20),
     "brca_tp53": mutation("brca", "tp53"),
 }
 
