@@ -52,7 +52,8 @@ def still_followed(time: Float[ndarray, n], event: Bool[ndarray, n], at: Float[n
     censored = ~np.asarray(event, bool)
     moments, lost, at_risk = _moments(time, censored)
     # Events of the same time are gone before anyone is censored.
-    dead = np.array([(~censored & (time == moment)).sum() for moment in moments])
+    died = np.sort(time[~censored])
+    dead = np.searchsorted(died, moments, side="right") - np.searchsorted(died, moments, side="left")
     value = np.cumprod(1 - lost / (at_risk - dead)) if len(moments) else np.zeros(0)
     return np.concatenate([[1.0], value])[np.searchsorted(moments, at, side="right")]
 
