@@ -28,7 +28,15 @@ from scipy.stats import t as student
 from coverslip.audit import audit_split, feature_twins, sketch
 from coverslip.cohort import Fold, Split
 from coverslip.eval import patient_bootstrap
-from coverslip.eval.auroc_interval import MISPLACED_FROM, RESAMPLED_FROM, auroc_interval, placements
+from coverslip.eval.auroc_interval import (
+    MISPLACED_FROM,
+    NEAREST,
+    RESAMPLED_FROM,
+    UNSEEN,
+    UNSEEN_PATIENTS,
+    auroc_interval,
+    placements,
+)
 from coverslip.eval.calibration import slope_and_intercept
 from coverslip.eval.compare import corrected_t, holm, paired_delong
 from coverslip.eval.conformal import cv_plus_interval, cv_plus_sets, split_conformal
@@ -134,8 +142,11 @@ def _all_newcombe(score: ndarray, m: int) -> tuple[ndarray, ndarray, ndarray, tu
     spread = np.maximum(parts[0] ** 2 / (m - 1) + parts[1] ** 2 / (n - 1), 1e-300)
     freedom = np.maximum(1.0, sum(parts) ** 2 / spread)
     z = float(ndtri(0.975))
-    assumed = np.maximum(_hanley_mcneil(value, m, n), 1e-300)
-    stretch = np.maximum(1.0, sum(parts) * (student.ppf(0.975, freedom) / z) ** 2 / assumed)
+    delong, assumed = sum(parts) * (student.ppf(0.975, freedom) / z) ** 2, _hanley_mcneil(value, m, n)
+    unseen = sum(min(UNSEEN, UNSEEN_PATIENTS / k) * (value - 0.5) ** 2 / k for k in (m, n))
+    bounded = _hanley_mcneil(np.clip(value, NEAREST, 1 - NEAREST), m, n)
+    as_it_is = np.divide(delong, assumed, out=np.ones_like(value), where=assumed > 0)
+    stretch = np.maximum(np.maximum(1.0, as_it_is), (delong + unseen) / bounded)
     wide, alone = ([_limit(value, end, z**2 * by, m, n) for end in (0.0, 1.0)] for by in (stretch, 1.0))
     return value, wide[0], wide[1], (alone[0], alone[1])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -120,6 +121,32 @@ def test_a_scattered_rare_class_widens_the_interval() -> None:
     assert "widened to DeLong's variance" in found.how
     low, high = newcombe(found.value, 20, 200)
     assert found.high - found.low > 1.2 * (high - low)
+
+
+def test_a_class_of_which_a_part_looks_like_the_other_is_held() -> None:
+    """A sixth of 20 patients is drawn like the other 400: with DeLong's variance alone it was held in 90 of 100."""
+    rng = np.random.default_rng(2)
+    missed, positive = 0.16, np.arange(420) < 20
+    truth = missed / 2 + (1 - missed) * scipy.stats.norm.cdf(4 / np.sqrt(2))
+    held = []
+    for _ in range(600):
+        shift = 4.0 * (rng.random(20) > missed)
+        found = auroc_interval(positive, rng.normal(np.concatenate([shift, np.zeros(400)]), 1))
+        held.append(found.low <= truth <= found.high)
+    assert np.mean(held) >= 0.94
+
+
+@pytest.mark.parametrize(("m", "n"), [(5, 5), (5, 500), (50, 50), (500, 500)])
+def test_near_perfect_models_keep_intervals_near_newcombes(m: int, n: int) -> None:
+    """What an interval is widened by has bounds where Newcombe's variance vanishes."""
+    positive = np.arange(m + n) < m
+    for wrong in (0, 1):
+        score = positive.astype(float) * 2
+        score[m : m + wrong] = 1.0 + 2 * wrong
+        found = auroc_interval(positive, score)
+        assert found.value >= 0.8 - 1e-9
+        low, high = newcombe(found.value, m, n)
+        assert high - low <= found.high - found.low <= 2.5 * (high - low)
 
 
 def test_large_cohorts_are_resampled_unless_few_are_misplaced() -> None:

@@ -58,6 +58,8 @@ def test_a_mean_of_limits_passes_over_what_cannot_be_computed() -> None:
     ]
     found = mean_of(parts, "label")
     assert (found.value, found.low, found.high) == pytest.approx((0.6, 0.4, 0.8))
+    assert found.reason == "1 of 3 labels cannot be computed: the mean is of the others"
+    assert not mean_of(parts[::2], "label").reason
     assert mean_of([*parts, Interval(0.5, None, None, "none")], "label").low is None
 
 
@@ -69,6 +71,26 @@ def test_levels_that_are_all_right_have_limits_with_a_width() -> None:
     assert found["mae"].low == 0 and (found["mae"].high or 0) > 0.2
     assert (found["accuracy"].low or 1) < 0.8
     assert found["quadratic_kappa"].low is None and found["quadratic_kappa"].reason
+
+
+def test_a_mean_distance_whose_largest_are_rarely_met_is_held() -> None:
+    """20 patients with log-normal values: as far up as down the interval held it in 88 of 100 cohorts."""
+    rng = np.random.default_rng(5)
+
+    def cohort(num: int) -> tuple[np.ndarray, np.ndarray]:
+        y = rng.lognormal(0, 1, num)
+        return y, np.exp(0.7 * np.log(y) + 0.4 * rng.normal(size=num))
+
+    y, p = cohort(400_000)
+    truth, held, ids = np.abs(y - p).mean(), [], np.arange(20).astype(str)
+    for _ in range(600):
+        y, p = cohort(20)
+        found = (KINDS["regression"].fixed(Units(ids, ids, y, p[:, None]), Task("regression", "y", ()), 0, 0) or {})[
+            "mae"
+        ]
+        assert found.low is not None and found.high is not None
+        held.append(found.low <= truth <= found.high)
+    assert np.mean(held) >= 0.92
 
 
 def test_few_patients_have_no_interval_of_squares() -> None:

@@ -216,7 +216,8 @@ def _placements(
     above, below = weight.sum(axis=1, dtype=np.float64), weight.sum(axis=0, dtype=np.float64)
     squares = float((weight.astype(np.float64) ** 2).sum())
     counted = int((above > 0).sum()), int((below > 0).sum())
-    placed = Placements(value, apart.sum(axis=1), apart.sum(axis=0), counted, (float(counted[0]), float(counted[1])))
+    many = float(above.sum() ** 2 / (above**2).sum()), float(below.sum() ** 2 / (below**2).sum())
+    placed = Placements(value, apart.sum(axis=1), apart.sum(axis=0), counted, many)
     shared = float(((above + below) ** 2).sum()) / (2 * squares) - 1
     return placed, total**2 / squares, shared
 

@@ -104,14 +104,17 @@ def ranked(value: float, num_first: float, num_other: float, found: Spread | Non
 
 def mean_of(parts: Sequence[Interval], what: str) -> Interval:
     """The mean of the figures that can be computed, with the mean of their limits: as wide as if all moved together.
-    `what` the parts are of: "label", "cause". No interval where one of those figures has none."""
+    `what` the parts are of: "label", "cause". No interval where one of those figures has none. Where a part cannot be
+    computed the mean is of something else than it would be in other patients, and `reason` says so."""
     known = [part for part in parts if part.value is not None]
     how = f"mean of each {what}'s limits"
     if not known:
         return Interval(None, None, None, how, reason=f"cannot be computed for any {what}")
     how = f"{how} ({known[0].how})" if known[0].low is not None else how
     value = float(np.mean([part.value for part in known]))
-    reason = next((part.reason for part in known if part.reason), "")
+    lacking = len(parts) - len(known)
+    partial = f"{lacking} of {len(parts)} {what}s cannot be computed: the mean is of the others" if lacking else ""
+    reason = next((part.reason for part in known if part.reason), partial)
     limits = [(part.low, part.high) for part in known if part.low is not None and part.high is not None]
     if len(limits) < len(known):
         return Interval(value, None, None, "none", reason=reason or f"a {what} has no interval")

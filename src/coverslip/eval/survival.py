@@ -21,13 +21,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from scipy.optimize import brentq
+from scipy.special import gammainc
 
+from coverslip.eval.auroc_interval import FEW
 from coverslip.eval.bootstrap import Statistic
 from coverslip.eval.censoring import Curve, drawn_survival, kaplan_meier, still_followed
 from coverslip.eval.interval import Interval
@@ -45,8 +49,9 @@ _BLOCK = 4_000_000
 _TIE = 1e-8
 _CALIBRATION_TIMES = 3
 _CALIBRATION_GROUPS = 5
-# The score hangs on those who have the event; with fewer of them its interval would cover less than it states.
-LEAST_FOR_IBS = 10
+# The score hangs on those who have the event; with fewer of them it has no interval.
+LEAST_FOR_IBS = FEW
+_TAIL = 0.025
 # Times at which those still followed are counted.
 _AT_RISK = 6
 
@@ -94,7 +99,8 @@ class Survival(Kind):
 
     def fixed(self, units: Units, task: Task, resamples: int, seed: int) -> dict[str, Interval] | None:
         """c_index, uno_c_index and auroc_time as AUROCs of those with the event (`ranked`); ibs by t on the logit
-        scale, from 10 events on. Pairs stay within strata; G is held fixed."""
+        scale, from 5 events on, with a lower limit that allows for their number (`brier_interval`). Pairs stay within
+        strata; G is held fixed."""
         event, end = units.y[:, 1] > 0, task.grid[-1]
         until = {"c_index": math.inf, "uno_c_index": math.nextafter(end, 0), "auroc_time": end}
         power = {"c_index": 0, "uno_c_index": 2, "auroc_time": 1}
@@ -233,7 +239,13 @@ def ranked_interval(statistic: Statistic, units: Units, event: Bool[ndarray, n],
 
 
 def brier_interval(statistic: Statistic, units: Units, event: Bool[ndarray, n]) -> Interval:
-    """An integrated Brier score by t on the logit scale; none under 10 patients with the event."""
+    """An integrated Brier score by t on the logit scale; none under 5 patients with the event.
+
+    The score grows with the number of events, and where few are expected only cohorts that by chance have many have an
+    interval at all: theirs would lie too high. So the lower limit is no higher than the score that these patients would
+    give with the fewest events that are still likely in a cohort which has 5 (`fewest_events`), those with the event
+    counting for so much less and the others for more.
+    """
     value = plain(float(statistic(np.ones((1, len(units))))[0])) if len(units) else None
     if value is None:
         return Interval(None, None, None, "none", reason="nobody to count")
@@ -241,7 +253,29 @@ def brier_interval(statistic: Statistic, units: Units, event: Bool[ndarray, n]) 
     if num < LEAST_FOR_IBS:
         reason = f"{num} with the event by the end of the grid: under {LEAST_FOR_IBS}, too few for an interval"
         return Interval(value, None, None, "none", reason=reason)
-    return on_scale(value, spread(statistic, units.patient), LOGIT, "logit")
+    found = on_scale(value, spread(statistic, units.patient), LOGIT, "logit")
+    if found.low is None or event.all():
+        return found
+    share, fewest = float(event.mean()), fewest_events(num) / num
+    fewer = np.where(event, fewest, (1 - share * fewest) / (1 - share))
+    lowest = plain(float(statistic(fewer[None, :])[0]))
+    if lowest is None or lowest >= found.low:
+        return found
+    return replace(found, low=lowest, how=f"{found.how}, lower limit of the fewest events that are likely")
+
+
+def fewest_events(num: int, least: int = LEAST_FOR_IBS) -> float:
+    """The lower 95 % limit of the expected number of events, of a cohort that has `num` of them and would not be looked
+    at with fewer than `least`: the mean at which `num` or more are as rare among such cohorts as a tail of 2.5 %.
+
+    Events are counted as Poisson's (Garwood 1936, https://doi.org/10.2307/2333958, has the limit without the
+    condition). 0 where `num` is `least`: however few are expected, a cohort that is looked at has as many.
+    """
+    assert num >= least, (num, least)
+    if num == least:
+        return 0.0
+    # gammainc(k, mean) is the chance of k or more.
+    return float(brentq(lambda mean: gammainc(num, mean) - _TAIL * gammainc(least, mean), 1e-3, num))
 
 
 def risk_groups(units: Units, risk: Float[ndarray, n]) -> dict[str, Any]:
