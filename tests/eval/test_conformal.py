@@ -16,7 +16,10 @@ from coverslip.eval.conformal import (
     coverage_over_folds,
     cv_plus_interval,
     cv_plus_sets,
+    not_beyond,
+    range_coverage_over_folds,
     split_conformal,
+    without_gaps,
 )
 
 
@@ -133,3 +136,57 @@ def test_it_survives_json_and_nan_is_refused() -> None:
         split_conformal(y, p * np.nan)
     with pytest.raises(TableError, match="format None"):
         ConformalSets.from_json({})
+
+
+def levels_of(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Four ordered levels by thresholds on a score, and what a model that knows the score but for noise states."""
+    score = rng.normal(size=n)
+    cuts = np.array([-1.0, 0.0, 1.2])
+    y = (score[:, None] + 0.8 * rng.normal(size=(n, 1)) > cuts).sum(axis=1)
+    above = 1 / (1 + np.exp(-(score[:, None] - cuts) / 0.4))
+    p = np.concatenate([np.ones((n, 1)), above], axis=1) - np.concatenate([above, np.zeros((n, 1))], axis=1)
+    return y, p
+
+
+def test_sets_of_levels_have_no_gaps_and_hold_each_level_as_often_as_they_promise() -> None:
+    """With alpha .1 CV+ promises .8 and gives about .9, in each level by itself."""
+    rng = np.random.default_rng(4)
+    held, seen = np.zeros(4), np.zeros(4)
+    for _ in range(60):
+        y, p = levels_of(150, rng)
+        new_y, new_p = levels_of(100, rng)
+        models = np.clip(np.stack([new_p, new_p]) + 0.01 * rng.random((2, 100, 4)), 0, None)
+        models /= models.sum(axis=2, keepdims=True)
+        inside = cv_plus_sets(y, p, np.arange(150) % 2, models, 0.1, ordered=True)
+        changes = np.abs(np.diff(np.pad(inside.astype(int), ((0, 0), (1, 1))), axis=1)).sum(axis=1)
+        assert (changes <= 2).all(), "one run of levels, or none"
+        for k in range(4):
+            held[k] += inside[new_y == k, k].sum()
+            seen[k] += (new_y == k).sum()
+    assert (held / seen > 0.87).all()
+    # Not by naming every level.
+    assert inside.sum(axis=1).mean() < 3.3
+
+
+def test_what_is_not_beyond_a_level_falls_on_both_sides_of_the_median() -> None:
+    p = np.array([[0.1, 0.2, 0.4, 0.2, 0.1]])
+    assert not_beyond(p)[0] == pytest.approx([0.1, 0.3, 0.7, 0.3, 0.1])
+    assert without_gaps(np.array([[True, False, False, True], [False] * 4])).tolist() == [[True] * 4, [False] * 4]
+
+
+def test_ranges_in_a_cross_validation_hold_the_number_as_often_as_they_aim() -> None:
+    rng = np.random.default_rng(5)
+    means = []
+    for _ in range(100):
+        p = rng.normal(size=80)
+        found = range_coverage_over_folds(p + rng.normal(size=80), p, np.arange(80) % 4, 0.1)
+        means.append(found["coverage"]["mean"])
+        assert found["unlimited"] == 0 and 1 < found["half_width"] < 3
+    assert 0.89 < np.mean(means) < 0.94
+
+
+def test_too_few_for_a_range_give_one_without_limits_and_one_fold_gives_none() -> None:
+    y = np.arange(12.0)
+    found = range_coverage_over_folds(y, y + 1, np.arange(12) % 3, 0.05)
+    assert (found["half_width"], found["unlimited"], found["coverage"]["mean"]) == (None, 1.0, 1.0)
+    assert "two folds" in range_coverage_over_folds(y, y, np.zeros(12, int), 0.05)["reason"]

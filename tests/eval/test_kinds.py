@@ -14,7 +14,7 @@ import sklearn.metrics as sk
 from coverslip.base.errors import TableError
 from coverslip.eval import FoldSize, baseline_predictions, evaluate
 from coverslip.eval.kinds import KINDS
-from coverslip.eval.ordinal import median_level
+from coverslip.eval.levels import median_level
 from coverslip.eval.reduce import Units
 from coverslip.eval.truth import READERS, Task
 

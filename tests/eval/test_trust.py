@@ -11,8 +11,9 @@ from scipy.special import expit, softmax
 
 from coverslip.base.files import finite
 from coverslip.eval.decision import decision_curve
+from coverslip.eval.levels import median_level
 from coverslip.eval.reduce import Units
-from coverslip.eval.trust import trust
+from coverslip.eval.trust import trust, trust_in_labels, trust_in_levels, trust_in_numbers
 
 
 def units_of(n: int, k: int, *, seed: int = 0, folds: int | None = 5, slides: int = 1) -> Units:
@@ -74,3 +75,58 @@ def test_sets_miss_the_share_that_is_asked_for() -> None:
     wide, narrow = (trust(units_of(300, 2), ("a", "b"), out_of_fold=True, alpha=alpha)["sets"] for alpha in (0.02, 0.2))
     assert (wide["aim"], narrow["aim"]) == (0.98, 0.8)
     assert wide["set_size"] > narrow["set_size"]
+
+
+def test_levels_are_trusted_by_thresholds_and_their_median() -> None:
+    units = units_of(200, 3)
+    found = trust_in_levels(units, ("low", "middle", "high"), out_of_fold=True)
+    assert [entry["class"] for entry in found["decision"]] == ["middle or higher", "high or higher"]
+    assert [entry["of"] for entry in found["calibration"]] == ["p(middle or higher)", "p(high or higher)"]
+    top = units.p[:, 2]
+    assert found["decision"][1]["curve"] == decision_curve(units.y == 2, top, units.patient)
+    wrong = median_level(units.p) != units.y
+    assert found["abstention"]["aurc_by_chance"] == wrong.mean()
+    assert found["sets"]["coverage"]["mean"] > 0.85
+    json.dumps(finite(found), allow_nan=False)
+
+
+def test_a_label_is_trusted_by_those_who_know_it() -> None:
+    two = units_of(200, 2)
+    y = np.stack([two.y, 1 - two.y], axis=1).astype(float)
+    y[:60, 1] = np.nan
+    labels = replace(two, y=y, p=np.stack([two.p[:, 1], two.p[:, 0]], axis=1))
+    found = trust_in_labels(labels, ("a", "b"), out_of_fold=True)
+    alone = trust(two, ("no a", "a"), out_of_fold=True)
+    assert found["labels"]["a"] == {"abstention": alone["abstention"], "sets": alone["sets"]}
+    assert found["calibration"][0] == alone["calibration"][0] and found["decision"][0] == alone["decision"][0]
+    assert [entry["n"] for entry in found["calibration"]] == [200, 140]
+    assert sum(found["labels"]["b"]["sets"]["counts"].values()) == 140
+    assert found["sets"]["coverage"] is None and "each by itself" in found["sets"]["reason"]
+
+
+def test_numbers_have_ranges_and_say_that_they_come_without_a_probability() -> None:
+    ids = np.arange(100).astype(str)
+    y = np.random.default_rng(0).normal(size=100)
+    units = Units(ids, ids, y, np.zeros((100, 1)), np.arange(100) % 5)
+    found = trust_in_numbers(units, out_of_fold=True, alpha=0.1)
+    assert found["sets"]["coverage"]["mean"] > 0.8 and found["sets"]["half_width"] > 1
+    assert "without a probability" in found["no_probability"]
+    assert (
+        "several slides"
+        in trust_in_numbers(replace(units, patient=np.arange(100) // 2), out_of_fold=True)["sets"]["reason"]
+    )
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+def test_few_patients_of_any_kind_are_no_crash(n: int) -> None:
+    two, three = units_of(n, 2), units_of(n, 3)
+    known = replace(two, y=np.where(np.arange(n)[:, None] == 0, np.nan, two.y[:, None] * np.ones((n, 2))))
+    numbers = replace(two, y=two.y.astype(float), p=two.p[:, :1])
+    for found in (
+        trust_in_levels(three, ("1", "2", "3"), out_of_fold=True),
+        trust_in_labels(known, ("a", "b"), out_of_fold=True),
+        trust_in_numbers(numbers, out_of_fold=True),
+    ):
+        json.dumps(finite(found), allow_nan=False)
+        coverage = found["sets"]["coverage"]
+        assert coverage is None or n >= 2

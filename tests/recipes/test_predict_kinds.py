@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from coverslip.eval.ordinal import median_level
+from coverslip.eval.levels import median_level
 from feature_study import KINDS, kind_options, write_kinds
 
 # The columns of predictions after slide, patient, fold and set, and which of them the models' spread is told of.
@@ -27,7 +27,12 @@ COLUMNS = {
     "survival_parametric": ["days", "died", "risk", "s_100", "s_200"],
     "competing_risks": ["days", "cause", "risk_1", "risk_2", "cif_1_100", "cif_1_200", "cif_2_100", "cif_2_200"],
 }
-SETS = {"classification": ["prediction_set"], "ordinal": ["prediction_set"], "regression": ["low", "high"]}
+SETS = {
+    "classification": ["prediction_set"],
+    "ordinal": ["prediction_set"],
+    "multilabel": ["prediction_set_lesion", "prediction_set_hole"],
+    "regression": ["low", "high"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +81,20 @@ def test_every_kind_is_predicted_and_says_what_its_numbers_promise(
     assert np.isfinite(rows[predicted].to_numpy()).all()
     means = rows.groupby("patient")[predicted].mean()
     assert table.set_index("patient")[predicted].to_numpy() == pytest.approx(means.to_numpy())
-    assert [name for name in ("prediction_set", "low", "high") if name in table] == SETS.get(kind, [])
+    assert [name for name in table if name in ("low", "high") or name.startswith("prediction_set")] == SETS.get(
+        kind, []
+    )
     assert ("decision" in table) == (kind in ("classification", "ordinal", "multilabel"))
     assert {"unlike", "unlike_p"} <= set(table)
     lines = dict(line.strip().split("  ", 1) for line in said.out.splitlines() if line.startswith("  "))
     assert "answers for 12 patients by the mean of 2 models" in said.out
     assert "unlike the training slides; false alarms 0." in lines["likeness"]
-    if kind in SETS:
+    if kind == "multilabel":
+        assert "CV+: at least 90%" in lines["sets"] and "hole: one class for" in lines["sets"]
+    elif kind in SETS:
         assert "CV+: at least 90%" in lines["sets"] and "here they hold the truth for" in lines["sets"]
     else:
-        assert lines["sets"].strip() == "none: sets are of classes, levels and numbers"
+        assert lines["sets"].strip().startswith("none: no ranges of times: ")
     if kind in ("classification", "multilabel"):
         assert "(youden): sensitivity" in lines["threshold"]
     else:
@@ -228,3 +237,22 @@ def test_without_outcomes_there_are_answers_and_the_reason_why_there_are_no_figu
     assert said.code == 0, said.err
     assert words in said.out and not (tmp_path / "metrics.json").exists()
     assert len(pd.read_csv(tmp_path / "answers.csv")) == 12
+
+
+def test_sets_of_levels_have_no_gaps_and_each_label_has_sets_of_its_own(
+    trained: Callable[[str], Path], new: Path, tmp_path: Path, coverslip: Callable[..., Any]
+) -> None:
+    assert _predict(trained("ordinal"), new, tmp_path / "levels", coverslip).code == 0
+    sets = pd.read_csv(tmp_path / "levels" / "answers.csv", dtype=str, keep_default_na=False)["prediction_set"]
+    assert set(sets) <= {"", "1", "2", "3", "1; 2", "2; 3", "1; 2; 3"}
+    assert _predict(trained("multilabel"), new, tmp_path / "labels", coverslip).code == 0
+    told = json.loads((tmp_path / "labels" / "answers.json").read_text())["sets"]
+    assert "each label by itself" in told["promise"] and told["coverage"] is None
+    # Every fifth patient does not know whether there is a hole: 48 of 60 calibrate, 9 of 12 (100, 105, 110) test.
+    lesion, hole = (told["labels"][name] for name in ("lesion", "hole"))
+    assert (lesion["calibration"], hole["calibration"]) == (60, 48)
+    assert sum(told["labels"]["hole"]["counts"].values()) == 48
+    answers = pd.read_csv(tmp_path / "labels" / "answers.csv", dtype=str, keep_default_na=False)
+    truth = pd.read_csv(new / "cohort.csv").set_index("patient")["hole"].dropna().astype(int).astype(str)
+    held = answers.set_index("patient")["prediction_set_hole"].loc[truth.index]
+    assert hole["coverage"]["value"] == pytest.approx(np.mean([t in s for t, s in zip(truth, held)]))

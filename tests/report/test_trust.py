@@ -11,10 +11,13 @@ import pytest
 from scipy.special import softmax
 
 from coverslip.base.files import finite
+from coverslip.eval.kinds import KINDS
 from coverslip.eval.reduce import Units
 from coverslip.eval.trust import trust
+from coverslip.eval.truth import Task
 from coverslip.report import trust_figures
 from coverslip.report.contents import RunContents
+from coverslip.report.page import environment
 from coverslip.report.sections import Absent
 from coverslip.report.sections.trust import SECTION, _useful
 
@@ -50,8 +53,8 @@ def test_a_useful_model_is_said_to_be_useful_somewhere() -> None:
 
 
 def test_classes_too_few_for_sets_are_named() -> None:
-    assert SECTION.build(run_of(30))["sets"]["few"] == "c0, c1"
-    assert SECTION.build(run_of(400))["sets"]["few"] == ""
+    assert "Of c0, c1 there are fewer than 19" in SECTION.build(run_of(30))["sets"][0]["text"]
+    assert "fewer than" not in SECTION.build(run_of(400))["sets"][0]["text"]
 
 
 def test_without_the_block_it_says_so() -> None:
@@ -71,3 +74,51 @@ def test_a_gap_between_useful_thresholds_is_no_claim() -> None:
 
     said = _useful([point(0.1, False), point(0.2, True), point(0.3, True), point(0.4, False), point(0.6, True)], 50)
     assert "from 0.20 to 0.30 and at 0.60: these models, each of the 5 thresholds by itself" in said
+
+
+def units_of_kind(kind: str, n: int) -> Units:
+    rng = np.random.default_rng(1)
+    ids, y = np.arange(n).astype(str), np.arange(n) % 3
+    p = softmax(rng.normal(size=(n, 3)) + 2 * np.eye(3)[y], axis=1)
+    if kind == "multilabel":
+        y, p = (y[:, None] == np.arange(2)).astype(float), p[:, :2]
+    if kind == "regression":
+        y, p = y.astype(float), p[:, 1:2]
+    return Units(ids, ids, y, p, np.arange(n) % 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "says"),
+    [
+        ("ordinal", 150, ["Decision curve of 3 or higher", "Prediction sets", "Abstention"]),
+        ("multilabel", 150, ["Abstention, a", "Prediction sets of b", "no b: "]),
+        (
+            "regression",
+            150,
+            ["Prediction ranges", "units of the target", "Numbers are predicted without a probability"],
+        ),
+        ("regression", 12, ["100\N{NARROW NO-BREAK SPACE}% have no limits: fewer than 19 patients"]),
+    ],
+)
+def test_every_kind_that_can_be_trusted_says_how_far(kind: str, n: int, says: list[str]) -> None:
+    classes = {"ordinal": ("1", "2", "3"), "multilabel": ("a", "b"), "regression": ()}[kind]
+    task = Task(kind, "x", classes, classes if kind == "multilabel" else ())
+    units = units_of_kind(kind, n)
+    block = finite(KINDS[kind].trust(units, task, out_of_fold=True, corrected=None, alpha=0.05, seed=0))
+    run = replace(NOTHING, evaluation={"trust": block}, metrics={"task": task.to_json(), "level": "patient"})
+    found = SECTION.build(run)
+    assert isinstance(found, dict)
+    page = environment().from_string(SECTION.template.read_text()).render(**found, run=run)
+    for text in says:
+        assert text in page
+
+
+def test_the_raw_curve_is_drawn_beside_that_of_recalibrated_probabilities() -> None:
+    units = units_of_kind("ordinal", 150)
+    two = replace(units, y=(units.y > 0).astype(np.int64), p=np.stack([units.p[:, 0], 1 - units.p[:, 0]], axis=1))
+    corrected = replace(two, p=0.5 + (two.p - 0.5) / 2)
+    block = finite(trust(two, ("no", "yes"), out_of_fold=True, corrected=corrected))
+    run = replace(NOTHING, evaluation={"trust": block}, metrics={"task": {"classes": ["no", "yes"]}})
+    (plot,) = [one for one in SECTION.build(run)["plots"] if one["title"].startswith("Decision")]
+    assert "Of the recalibrated probabilities; dots are the raw ones" in plot["caption"]
+    assert str(plot["svg"]).count("<circle") > 5

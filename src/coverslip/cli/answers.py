@@ -57,8 +57,14 @@ def _thresholds(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _sets(told: Mapping[str, Any]) -> str:
     if told["reason"]:
         return f"none: {told['reason']}"
-    covered = told["coverage"]
-    parts = [told["promise"]]
+    if "labels" in told:
+        return "; ".join([told["promise"], *(f"{name}: {_about(one)}" for name, one in told["labels"].items())])
+    return "; ".join(filter(None, [told["promise"], _about(told)]))
+
+
+def _about(told: Mapping[str, Any]) -> str:
+    """How much sets say, and how often they hold the truth here."""
+    covered, parts = told["coverage"], []
     if "one_class" in told:
         parts.append(f"one class for {told['one_class']:.0%}, every class for {told['every_class']:.0%}")
     if told.get("always"):

@@ -107,21 +107,44 @@ def cv_plus_sets(
     alpha: float = 0.05,
     *,
     by_class: bool = True,
+    ordered: bool = False,
 ) -> Bool[ndarray, "m k"]:
     """CV+ sets of new patients: True where the class is in the set. Promises 1 - 2 alpha, on average.
 
     `y`, `p` and `fold` are out-of-fold predictions, one row a patient; `new` are the probabilities that the model of
     each fold gives the new patients. A class is left out where it looks stranger, to the models that did not see them,
     than enough of the calibration patients did (Romano, Sesia and Candès 2020, https://arxiv.org/abs/2006.02544).
+    `ordered` classes are levels: how strange one is, is how far it lies from the median (`not_beyond`), and sets have
+    no gaps.
     """
     y, p = _checked(y, p, alpha)
+    if ordered:
+        p, new = not_beyond(p), not_beyond(new)
     strange = 1 - p[np.arange(len(y)), y]
     inside = np.ones(new.shape[1:], dtype=bool)
     for k in range(p.shape[1]):
         members = np.flatnonzero(y == k) if by_class else np.arange(len(y))
         stranger = (strange[members][:, None] < (1 - new[:, :, k])[fold[members]]).sum(axis=0)
         inside[:, k] = stranger < (1 - alpha) * (len(members) + 1) - _ROUNDING
-    return inside
+    return without_gaps(inside) if ordered else inside
+
+
+def not_beyond(p: Float[ndarray, "*n k"]) -> Float[ndarray, "*n k"]:
+    """For each level the smaller of P(y <= level) and P(y >= level): half and more at the median, falling on both sides
+    of it. Sets of levels that are high enough in it lie around the median, without gaps, as sets of ordered labels
+    should (after Lu, Angelopoulos and Pomerantz 2022, https://arxiv.org/abs/2207.02238)."""
+    upto = np.cumsum(p, axis=-1)
+    # The last sum is 1 but for rounding, and nothing is beyond the ends.
+    return np.clip(np.minimum(upto, 1 - upto + p), 0.0, 1.0)
+
+
+def without_gaps(inside: Bool[ndarray, "m k"]) -> Bool[ndarray, "m k"]:
+    """All levels between the lowest and the highest of each set. Limits that differ by level can leave a gap; filling
+    it only adds, so what a set promises it keeps."""
+    from_below = np.logical_or.accumulate(inside, axis=1)
+    from_above = np.logical_or.accumulate(inside[:, ::-1], axis=1)[:, ::-1]
+    filled: Bool[ndarray, "m k"] = from_below & from_above
+    return filled
 
 
 def cv_plus_interval(
@@ -152,18 +175,23 @@ def coverage_over_folds(
     alpha: float = 0.05,
     *,
     by_class: bool = True,
+    ordered: bool = False,
 ) -> dict[str, Any]:
     """How often sets hold the truth in a cross-validation: the average over folds with its spread, and the sets' sizes.
 
     Each fold's patients get sets calibrated on the out-of-fold predictions of the other folds. Their models are others,
     so this is an estimate of what `split_conformal` gives and no promise. `coverage` is null without two folds.
+    `ordered` classes are levels, whose sets have no gaps, as in `cv_plus_sets`.
     """
     y, p = _checked(y, p, alpha)
+    if ordered:
+        p = not_beyond(p)
     inside = np.zeros(p.shape, dtype=bool)
     folds = np.unique(fold)
     for f in folds if len(folds) > 1 else []:
         calibrated = split_conformal(y[fold != f], p[fold != f], alpha, by_class=by_class)
         inside[fold == f] = calibrated.sets(p[fold == f])
+    inside = without_gaps(inside) if ordered else inside
     if len(folds) < 2:
         return {"aim": 1 - alpha, "by_class": by_class, "coverage": None, "reason": "needs two folds"}
     right, size = inside[np.arange(len(y)), y], inside.sum(axis=1)
@@ -171,13 +199,47 @@ def coverage_over_folds(
     return {
         "aim": 1 - alpha,
         "by_class": by_class,
-        "coverage": {"mean": float(np.mean(by_fold)), "sd": float(np.std(by_fold, ddof=1)), "folds": by_fold},
+        "coverage": _over_folds(by_fold),
         "classes": [proportion(int(right[y == k].sum()), int((y == k).sum())).to_json() for k in range(p.shape[1])],
         "set_size": float(size.mean()),
         "one_class": float((size == 1).mean()),
         "every_class": float((size == p.shape[1]).mean()),
         "empty": float((size == 0).mean()),
     }
+
+
+def range_coverage_over_folds(
+    y: Float[ndarray, n], p: Float[ndarray, n], fold: Int[ndarray, n], alpha: float = 0.05
+) -> dict[str, Any]:
+    """How often ranges hold the true number in a cross-validation, and how wide they are; beside `coverage_over_folds`.
+
+    Each fold's patients get their prediction give or take what the other folds' misses |y - p| are under in all but a
+    share alpha. `half_width` (units of the target) is the mean over folds; null where fewer than 1 / alpha - 1 other
+    patients set no limit for some fold: its ranges hold every number (`unlimited` is their share).
+    """
+    _checked_alpha(alpha)
+    folds = np.unique(fold)
+    if len(folds) < 2:
+        return {"aim": 1 - alpha, "coverage": None, "reason": "needs two folds"}
+    miss = np.abs(np.asarray(y, dtype=np.float64) - p)
+    reach = []
+    for f in folds:
+        others = np.sort(miss[fold != f])
+        rank = _rank(len(others), alpha)
+        reach.append(np.inf if rank > len(others) else float(others[rank - 1]))
+    by_fold = [float((miss[fold == f] <= r).mean()) for f, r in zip(folds, reach)]
+    finite = bool(np.isfinite(reach).all())
+    return {
+        "aim": 1 - alpha,
+        "coverage": _over_folds(by_fold),
+        "half_width": float(np.mean(reach)) if finite else None,
+        "unlimited": float(np.isinf(np.array(reach)[np.searchsorted(folds, fold)]).mean()),
+        "reason": None,
+    }
+
+
+def _over_folds(shares: list[float]) -> dict[str, Any]:
+    return {"mean": float(np.mean(shares)), "sd": float(np.std(shares, ddof=1)), "folds": shares}
 
 
 def _threshold(scores: Float[ndarray, n], alpha: float) -> float:

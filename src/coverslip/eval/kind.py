@@ -76,7 +76,7 @@ class Kind(ABC):
     def trust(
         self, units: Units, task: Task, *, out_of_fold: bool, corrected: Units | None, alpha: float, seed: int
     ) -> dict[str, Any] | None:
-        """Whether predictions may be acted on: calibration, decision curves. None where they state no probability.
+        """Whether predictions may be acted on: calibration, decision curves, sets. None where there is nothing of it.
         `corrected` are the same units with recalibrated probabilities; sets may miss a share `alpha`."""
         return None
 

@@ -20,6 +20,7 @@ from coverslip.eval.jackknife import mean_of
 from coverslip.eval.kind import Kind, mean_of_known, nothing
 from coverslip.eval.metrics import auprc_within, auroc_within
 from coverslip.eval.reduce import Units
+from coverslip.eval.trust import trust_in_labels
 from coverslip.eval.truth import Task
 
 _OF_LABEL = ("auroc", "auprc", "brier")
@@ -81,6 +82,13 @@ class Multilabel(Kind):
                     found[f"{name}_{label}"] = figure
         return {**{name: mean_of([found[f"{name}_{label}"] for label in task.classes], "label") for name in _OF_LABEL},
                 **found}  # fmt: skip
+
+    def trust(
+        self, units: Units, task: Task, *, out_of_fold: bool, corrected: Units | None, alpha: float, seed: int
+    ) -> dict[str, Any] | None:
+        return trust_in_labels(
+            units, task.classes, out_of_fold=out_of_fold, corrected=corrected, alpha=alpha, seed=seed
+        )
 
     def doubts(self, units: Units, task: Task, level: str) -> list[str]:
         one = [

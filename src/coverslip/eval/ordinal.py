@@ -26,9 +26,11 @@ from coverslip.eval.fixed_cohort import share
 from coverslip.eval.interval import Interval
 from coverslip.eval.jackknife import FISHER, LOGIT, mean_of, on_scale, ranked, spread
 from coverslip.eval.kind import Kind, mean_of_known, nothing
+from coverslip.eval.levels import at_least, median_level
 from coverslip.eval.metrics import auroc_within, plain
 from coverslip.eval.proportion import effective_patients
 from coverslip.eval.reduce import Units
+from coverslip.eval.trust import trust_in_levels
 from coverslip.eval.truth import Task
 
 _OF_DECISIONS = ("quadratic_kappa", "mae", "within_one", "accuracy")
@@ -110,6 +112,13 @@ class Ordinal(Kind):
         }
         return {**found, **{f"auroc_from_{level}": rank for level, rank in zip(task.classes[1:], ranks)}}
 
+    def trust(
+        self, units: Units, task: Task, *, out_of_fold: bool, corrected: Units | None, alpha: float, seed: int
+    ) -> dict[str, Any] | None:
+        return trust_in_levels(
+            units, task.classes, out_of_fold=out_of_fold, corrected=corrected, alpha=alpha, seed=seed
+        )
+
     def _by_jackknife(self, name: str, units: Units, task: Task) -> Interval:
         def figure(weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:
             return self.figure(name, units, weights, task)
@@ -147,17 +156,6 @@ class Ordinal(Kind):
             only = task.classes[int(median_level(units.p)[0])]
             return [f"Every {level} is decided to be of level {only}: read auroc, not kappa."]
         return []
-
-
-def median_level(p: Float[ndarray, "n k"]) -> Int[ndarray, n]:
-    """The first level at which the probabilities, added up from the lowest, reach a half."""
-    # A sum of ten .1 may miss the half that it is by a rounding error.
-    return (np.cumsum(p, axis=1) >= 0.5 - 1e-12).argmax(axis=1) if len(p) else np.zeros(0, dtype=np.int64)
-
-
-def at_least(p: Float[ndarray, "n k"], level: int) -> Float[ndarray, n]:
-    """P(y >= level)."""
-    return p[:, level:].sum(axis=1)
 
 
 def _auroc(units: Units, level: int, weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:

@@ -28,6 +28,7 @@ from coverslip.eval.kind import Kind
 from coverslip.eval.metrics import plain
 from coverslip.eval.proportion import effective_patients
 from coverslip.eval.reduce import Units
+from coverslip.eval.trust import trust_in_numbers
 from coverslip.eval.truth import Task
 
 # Of the square of the largest value: a variance below it is of rounding alone, and there is nothing to explain.
@@ -91,6 +92,11 @@ class Regression(Kind):
         (Bonett and Wright 2000, https://doi.org/10.1007/BF02294183). r2 and pearson are widened by three tenths; rmse
         has none."""
         return {name: self._interval(name, units, task) for name in self.names(task)}
+
+    def trust(
+        self, units: Units, task: Task, *, out_of_fold: bool, corrected: Units | None, alpha: float, seed: int
+    ) -> dict[str, Any] | None:
+        return trust_in_numbers(units, out_of_fold=out_of_fold, alpha=alpha)
 
     def _interval(self, name: str, units: Units, task: Task) -> Interval:
         def figure(weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:

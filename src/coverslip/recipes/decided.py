@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 
 from coverslip.eval.conformal import cv_plus_interval, cv_plus_sets
 from coverslip.eval.learnt import contrasts, states_probabilities
+from coverslip.eval.levels import median_level
 from coverslip.eval.metrics import decisions
 from coverslip.eval.operating_point import OperatingPoint
-from coverslip.eval.ordinal import median_level
 from coverslip.eval.proportion import share_of
 from coverslip.eval.reduce import overlapping, read_rows, reduce
 from coverslip.eval.truth import Task
@@ -99,8 +99,8 @@ def _nothing(task: Task) -> tuple[ndarray, ndarray]:
 def prediction_sets(
     models: RunModels, run: Run, alpha: float, truth: list[int], y: Shaped[ndarray, "n ..."]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """CV+ sets of classes or levels, or ranges of numbers, calibrated on the run's out-of-fold predictions: their
-    patients trained and stopped none of the models that made them."""
+    """CV+ sets of classes, levels (without gaps) or of each label, or ranges of numbers, calibrated on the run's
+    out-of-fold predictions: their patients trained and stopped none of the models that made them."""
     task = models.task
     rows = _calibration(models, run)
     if isinstance(rows, str):
@@ -114,22 +114,67 @@ def prediction_sets(
         hits = (y >= low[truth]) & (y <= high[truth])
         told |= {"coverage": share_of(hits, everyone, who).to_json(), "reason": None}
         return {"low": low, "high": high}, {"sets": told}
-    inside = cv_plus_sets(true, p, model, models.p, alpha)
-    named = [SEPARATOR.join(name for name, there in zip(task.classes, row) if there) for row in inside]
+    if task.kind == "multilabel":
+        columns, by_label = _label_sets(models, rows, alpha, truth, y)
+        told |= {"promise": f"{promise}; each label by itself", "coverage": None, "labels": by_label, "reason": None}
+        return columns, {"sets": told}
+    inside = cv_plus_sets(true, p, model, models.p, alpha, ordered=task.kind == "ordinal")
+    told |= {**_about_sets(inside, true, task.classes, alpha, truth, y, models.patients), "reason": None}
+    return {"prediction_set": _named(inside, task.classes)}, {"sets": told}
+
+
+def _label_sets(
+    models: RunModels,
+    rows: tuple[Shaped[ndarray, "n ..."], Float[ndarray, "n k"], Int[ndarray, n]],
+    alpha: float,
+    truth: list[int],
+    y: Shaped[ndarray, "n ..."],
+) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """A set of 0 and 1 for each label, calibrated on those of the run who know it: a column and what is said of it."""
+    true, p, model = rows
+    columns, told = {}, {}
+    for t, label in enumerate(models.task.classes):
+        known = ~np.isnan(true[:, t])
+        on = true[known, t].astype(np.int64)
+        inside = cv_plus_sets(on, _two(p[known, t]), model[known], _two(models.p[:, :, t]), alpha)
+        here = np.flatnonzero(~np.isnan(y[:, t])) if truth else np.zeros(0, dtype=np.int64)
+        at, shown = [truth[place] for place in here], y[here, t] if truth else y
+        columns[f"prediction_set_{label}"] = _named(inside, ("0", "1"))
+        about = _about_sets(inside, on, ("0", "1"), alpha, at, shown, models.patients)
+        told[label] = {"calibration": len(on), **about}
+    return columns, told
+
+
+def _two(p: Float[ndarray, "*n"]) -> Float[ndarray, "*n 2"]:
+    """The probabilities that a label is not there, and that it is."""
+    return np.stack([1 - p, p], axis=-1)
+
+
+def _named(inside: Bool[ndarray, "m k"], classes: Sequence[str]) -> list[str]:
+    return [SEPARATOR.join(name for name, there in zip(classes, row) if there) for row in inside]
+
+
+def _about_sets(
+    inside: Bool[ndarray, "m k"],
+    calibrated_on: Shaped[ndarray, c],
+    classes: Sequence[str],
+    alpha: float,
+    truth: list[int],
+    y: Shaped[ndarray, n],
+    patients: ndarray,
+) -> dict[str, Any]:
+    """On whom sets were calibrated, how much they say, and how often they hold the truth `y` of the units `truth`."""
+    counts = {name: int((calibrated_on == k).sum()) for k, name in enumerate(classes)}
     hits = inside[truth, y.astype(np.int64)] if truth else np.zeros(0, dtype=bool)
-    counts = {name: int((true == k).sum()) for k, name in enumerate(task.classes)}
-    told |= {
+    who, everyone = patients[truth], np.ones(len(truth), dtype=bool)
+    return {
         "counts": counts,
         "always": [name for name, n in counts.items() if n < 1 / alpha - 1 - 1e-9],
         "coverage": share_of(hits, everyone, who).to_json(),
-        "classes": {
-            name: share_of(hits, y == k, who).to_json() if truth else None for k, name in enumerate(task.classes)
-        },
+        "classes": {name: share_of(hits, y == k, who).to_json() if truth else None for k, name in enumerate(classes)},
         "one_class": float((inside.sum(axis=1) == 1).mean()),
         "every_class": float(inside.all(axis=1).mean()),
-        "reason": None,
     }
-    return {"prediction_set": named}, {"sets": told}
 
 
 def _calibration(
@@ -137,8 +182,8 @@ def _calibration(
 ) -> tuple[Shaped[ndarray, n], Float[ndarray, "n k"], Int[ndarray, n]] | str:
     """Truth, out-of-fold prediction and model of each unit that the run has tested; or why they cannot calibrate."""
     task = models.task
-    if task.kind not in ("classification", "ordinal", "regression"):
-        return "sets are of classes, levels and numbers"
+    if task.kind not in ("classification", "ordinal", "multilabel", "regression"):
+        return "no ranges of times: how often they hold cannot be known of patients who are censored"
     if run.split.leaks:
         return "the run's folds leak: its tested patients are not apart from those it has learnt from"
     frame = run.predictions

@@ -20,8 +20,8 @@ from coverslip.base.progress import SILENT, Progress
 from coverslip.base.registry import suggest
 from coverslip.base.study import Study
 from coverslip.cohort import Split, load_cohort
+from coverslip.eval.levels import median_level
 from coverslip.eval.localisation import MappedSlide, localisation
-from coverslip.eval.ordinal import median_level
 from coverslip.eval.slices import worth_a_look
 from coverslip.eval.truth import Task
 from coverslip.explainers import TileScores

@@ -47,8 +47,9 @@ class Panel:
         canvas.path([*there, *back], "band")
 
 
-def decision(curve: Sequence[Mapping[str, Any]], label: str) -> Markup:
-    """Net benefit over thresholds: the model with its interval, treating all, and treating no one at 0."""
+def decision(curve: Sequence[Mapping[str, Any]], label: str, *, raw: Sequence[Mapping[str, Any]] = ()) -> Markup:
+    """Net benefit over thresholds: the model with its interval, treating all, and treating no one at 0. `raw` is the
+    curve of the raw probabilities, drawn as dots beside that of recalibrated ones."""
     best = max([0.0, *(point["model"]["value"] for point in curve), *(point["all"] for point in curve)])
     high = max(0.05, 1.15 * best)
     canvas, panel = Canvas(350, 338, label, "curve"), Panel(-0.25 * high, high)
@@ -65,6 +66,11 @@ def decision(curve: Sequence[Mapping[str, Any]], label: str) -> Markup:
     falling = [point for point in curve if point["all"] > panel.low]
     canvas.path([panel.at(point["threshold"], point["all"]) for point in falling], "curve baseline")
     canvas.path([panel.at(point["threshold"], point["model"]["value"]) for point in curve], "curve model")
+    for point in raw:
+        # What lies under the floor of the panel is worse than anything that is drawn.
+        if point["model"]["value"] > panel.low:
+            x, y = panel.at(point["threshold"], point["model"]["value"])
+            canvas.add("circle", cx=x, cy=y, r=2.5, cls="dot model")
     for i, (text, style) in enumerate((("model", "model"), ("treat all", "baseline"))):
         x, y = panel.left + panel.side - 12, panel.top + 16 + 18 * i
         canvas.text((x - 26, y + 4), text, "legend", "end")

@@ -43,9 +43,11 @@ def _decisions(block: Mapping[str, Any], level: str) -> list[dict[str, Any]]:
             where = _useful(curve, min(stated["came_true"], stated["n"] - stated["came_true"]))
             found.append(
                 {
-                    "title": f"Decision curve of class {entry['class']}",
+                    "title": f"Decision curve of {entry['class']}",
                     "svg": trust_figures.decision(
-                        curve, f"Net benefit of acting on p({entry['class']}), {level} level. {where}"
+                        curve,
+                        f"Net benefit of acting on p({entry['class']}), {level} level. {where}",
+                        raw=entry.get("raw") or (),
                     ),
                     "caption": f"{level.capitalize()} level; the band is its 95 % interval at each threshold "
                     f"({entry['interval']}). {_of(entry)}{where}",
@@ -57,7 +59,8 @@ def _decisions(block: Mapping[str, Any], level: str) -> list[dict[str, Any]]:
 def _of(entry: Mapping[str, Any]) -> str:
     """Which probabilities a curve is of; runs of earlier versions had the raw ones."""
     if entry.get("probabilities") == "recalibrated":
-        return "Of the recalibrated probabilities. "
+        raw = "; dots are the raw ones, as the models state them" if entry.get("raw") else ""
+        return f"Of the recalibrated probabilities{raw}. "
     return "Of the probabilities as the models state them, not recalibrated. "
 
 
@@ -86,54 +89,81 @@ def _useful(curve: list[Mapping[str, Any]], scarce: int) -> str:
 
 
 def _abstention(block: Mapping[str, Any], level: str) -> list[dict[str, Any]]:
-    found = block.get("abstention")
-    if not isinstance(found, Mapping):
-        return []
-    area, chance = number(found["aurc"], 3), number(found["aurc_by_chance"], 3)
-    raw = f", the raw probabilities {number(found['raw_aurc'], 3)}" if is_number(found.get("raw_aurc")) else ""
-    return [
-        {
-            "title": "Abstention",
-            "svg": trust_figures.abstention(found, f"Errors over patients decided, {level} level; area {area}."),
-            "caption": f"{level.capitalize()} level; the band is Wilson's 95 % interval, the dashed line deciding all. "
-            f"Area {area}; abstaining at random gives {chance}, an oracle {number(found['aurc_at_best'], 3)}{raw}.",
-        }
-    ]
+    """One curve, or one a label."""
+    several = block.get("labels")
+    blocks = several if isinstance(several, Mapping) else {"": block}
+    drawn = []
+    for name, part in blocks.items():
+        found = part.get("abstention")
+        if not isinstance(found, Mapping):
+            continue
+        area, chance = number(found["aurc"], 3), number(found["aurc_by_chance"], 3)
+        raw = f", the raw probabilities {number(found['raw_aurc'], 3)}" if is_number(found.get("raw_aurc")) else ""
+        of = f" on {name}" if name else ""
+        drawn.append(
+            {
+                "title": f"Abstention{f', {name}' if name else ''}",
+                "svg": trust_figures.abstention(
+                    found, f"Errors{of} over patients decided, {level} level; area {area}."
+                ),
+                "caption": f"{level.capitalize()} level; the band is Wilson's 95 % interval, the dashed line deciding "
+                f"all. Area {area}; abstaining at random gives {chance}, an oracle "
+                f"{number(found['aurc_at_best'], 3)}{raw}.",
+            }
+        )
+    return drawn
 
 
-def _sets(block: Mapping[str, Any], classes: list[str], level: str) -> dict[str, Any]:
-    """Prediction sets in words: the average coverage with its spread, by class, and how much the sets say."""
-    found = block.get("sets") or {}
+def _sets(block: Mapping[str, Any], classes: list[str], level: str) -> list[dict[str, str]]:
+    """Prediction sets in words, one paragraph a label where there are several: the average coverage with its spread, by
+    class, and how much the sets say; or why there are none."""
+    several = block.get("labels")
+    if isinstance(several, Mapping):
+        return [
+            _sets_of(part.get("sets") or {}, [f"no {name}", name], level, of=f" of {name}")
+            for name, part in several.items()
+        ]
+    return [_sets_of(block.get("sets") or {}, classes, level)]
+
+
+def _sets_of(found: Mapping[str, Any], classes: list[str], level: str, of: str = "") -> dict[str, str]:
     coverage = found.get("coverage")
     if not isinstance(coverage, Mapping):
-        return {"reason": found.get("reason")}
-    by_class = [
-        f"{name}: {number(figure.get('value'))} ({span(figure)})"
-        for name, figure in zip(classes, found.get("classes") or [])
-    ]
+        reason = found.get("reason")
+        return {"title": "", "text": f"No prediction sets{of} here: {reason}." if reason else ""}
+    aim, spread = percent(found.get("aim"), 1), f"(sd {number(coverage.get('sd'))})"
+    held = f"of {number(coverage.get('mean'))} of the {level}s on average over folds {spread}"
     # A class needs 1 / alpha - 1 patients, 19 at 95 %, to be left out of any set.
     missed = 1 - found["aim"] if is_number(found.get("aim")) else 0.05
     least = math.ceil(1 / missed - 1 - 1e-9)
+    if found.get("of") == "ranges":
+        reach = found.get("half_width")
+        width = f"They reach {number(reach)} (units of the target) to either side, on average over folds."
+        if not is_number(reach):
+            share = percent(found.get("unlimited"), 1)
+            width = f"{share} have no limits: fewer than {least} {level}s in the other folds are too few to set any."
+        text = f"at {aim}, calibrated on the other folds, hold the true number {held}. {width}"
+        return {"title": "Prediction ranges", "text": text}
+    by_class = "; ".join(
+        f"{name}: {number(figure.get('value'))} ({span(figure)})"
+        for name, figure in zip(classes, found.get("classes") or [])
+    )
     few = [name for name, n in (found.get("counts") or {}).items() if is_number(n) and n < least]
-    return {
-        "aim": percent(found.get("aim"), 1),
-        "mean": number(coverage.get("mean")),
-        "sd": number(coverage.get("sd")),
-        "classes": "; ".join(by_class),
-        "one": percent(found.get("one_class"), 1),
-        "every": percent(found.get("every_class"), 1),
-        "empty": percent(found.get("empty"), 1),
-        "few": ", ".join(few),
-        "least": least,
-        "level": level,
-    }
+    one, every, empty = (percent(found.get(name), 1) for name in ("one_class", "every_class", "empty"))
+    text = (
+        f"at {aim}, calibrated on the other folds, class by class, hold the true class {held}; {by_class}. {one} of "
+        f"the sets name one class, {every} every class (abstain), {empty} none."
+    )
+    if few:
+        text += f" Of {', '.join(few)} there are fewer than {least}, too few to leave a class out of any set at {aim}."
+    return {"title": f"Prediction sets{of}", "text": text}
 
 
 def _build(run: RunContents) -> dict[str, Any] | Absent:
     block = dig(run.evaluation, "trust")
     if times := time_calibration.rows(run):
         return {"times": times, "summary": time_calibration.summary(run), "verdict": time_calibration.verdict(run)}
-    if not isinstance(block, Mapping) or not block.get("calibration"):
+    if not isinstance(block, Mapping) or not (block.get("calibration") or block.get("no_probability")):
         return Absent(
             "The run's evaluation says nothing of calibration: its task states no chance of anything, or it was "
             "evaluated by an earlier version. Whether its probabilities come true is not known."
@@ -142,9 +172,10 @@ def _build(run: RunContents) -> dict[str, Any] | Absent:
     return {
         "times": [],
         "estimates": block.get("estimates"),
-        "entries": block["calibration"],
+        "no_probability": block.get("no_probability") or "",
+        "entries": block.get("calibration") or [],
         "plots": [*_calibration(block, level), *_decisions(block, level), *_abstention(block, level)],
-        "sets": _sets(block, run.classes, level),
+        "sets": [one for one in _sets(block, run.classes, level) if one["text"]],
     }
 
 
