@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from common import machine, table
 from coverage_kinds import labels, levels, numbers, survival
+from coverage_paired import paired
 from numpy import ndarray
 from scipy.special import expit, ndtr, ndtri
 from scipy.stats import rankdata
@@ -76,6 +77,31 @@ def auroc_large(runs: int, rng: np.random.Generator) -> Iterator[Row]:
             yield from (_auroc_cell(m, n, SCATTER[name], auroc, runs, rng, name, drawn=drawn) for auroc in AUROCS[1:])
 
 
+def auroc_others(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """AUROC of fixed cohorts of other kinds than its rule was found on: the smaller class scatters three times as far;
+    a part of it is drawn like the larger class and is missed, the rest is not; five marks."""
+    for m, n in ((5, 100), (10, 40), (20, 20), (20, 80), (20, 400), (49, 200), (50, 50), (100, 400), (500, 500)):
+        drawn = None
+        if min(m, n) >= RESAMPLED_FROM:
+            drawn = np.concatenate(list(resampled_weights(np.arange(m + n), _labels(m, n), RESAMPLES, 0)))
+            drawn = drawn.astype(np.float32)
+        # Resampling of a thousand patients is the work of hours.
+        some = runs if m < 500 else max(20, runs // 10)
+        for auroc in (0.75, 0.9, 0.95, 0.99):
+            yield _auroc_cell(m, n, 3.0, auroc, some, rng, "thrice", drawn=drawn)
+            shift = float(ndtri(auroc)) * np.sqrt(5)
+            marks = [np.digitize(rng.normal(at, sd, (some, k)), range(4)) for at, sd, k in ((shift, 2, m), (0, 1, n))]
+            reach = np.concatenate([[-np.inf], np.arange(4), [np.inf]])
+            x, y = np.diff(ndtr((reach - shift) / 2)), np.diff(ndtr(reach))
+            truth = float(x @ (np.cumsum(y) - y / 2))
+            yield _covered(np.concatenate(marks, axis=1).astype(float), m, truth, "five marks", drawn)
+            missed = 2 * (1 - auroc)
+            seen = rng.random((some, m)) >= missed
+            score = np.concatenate([rng.normal(4.0 * seen, 1.0), rng.normal(size=(some, n))], axis=1)
+            truth = missed / 2 + (1 - missed) * float(ndtr(4 / np.sqrt(2)))
+            yield _covered(score, m, truth, "a part missed", drawn)
+
+
 def _auroc_cell(
     m: int,
     n: int,
@@ -91,6 +117,12 @@ def _auroc_cell(
     truth = _tied_auroc(shift, scatter, step) if step else auroc
     score = np.concatenate([rng.normal(shift, scatter, (runs, m)), rng.normal(0, 1, (runs, n))], axis=1)
     score = np.round(score / step) * step if step else score
+    return _covered(score, m, truth, name, drawn)
+
+
+def _covered(score: ndarray, m: int, truth: float, name: str, drawn: ndarray | None) -> Row:
+    """How often the interval of the AUROC holds the truth, one cohort a row of `score`, the smaller class first."""
+    runs, n = len(score), score.shape[1] - m
     value, low, high, alone = _all_newcombe(score, m)
     resampled = (min(m, n) >= RESAMPLED_FROM) & (min(m, n) * np.minimum(value, 1 - value) >= MISPLACED_FROM)
     for i in np.flatnonzero(resampled):
@@ -379,20 +411,28 @@ def conformal(runs: int, rng: np.random.Generator) -> Iterator[Row]:
 
 
 def unlike(runs: int, rng: np.random.Generator) -> Iterator[Row]:
-    """Slides of the same kind that are flagged as unlike at 5 %, and of another kind."""
+    """Slides of the same kind that are flagged as unlike at 5 %, of another kind (features off by 2), and of one that
+    is near (off by a half). The stated false-alarm rate is from folds; `rate_held`: how often its interval holds the mean rate
+    of all models, `own_rate_held` that of the model it stands beside."""
     for n in (30, 100, 300):
-        false, unlike_ones, stated = [], [], []
-        for _ in range(max(20, runs // 100)):
+        own, far, near, stated = [], [], [], []
+        for _ in range(max(20, runs // 10)):
             mixing = rng.normal(size=(32, 32)) / np.sqrt(32)
             made = likeness(rng.normal(size=(n, 32)) @ mixing, np.arange(n))
-            false.append(made.flagged(rng.normal(size=(200, 32)) @ mixing).mean())
-            unlike_ones.append(made.flagged(rng.normal(size=(200, 32)) @ mixing + 2).mean())
-            stated.append(made.false_alarms.low <= 0.05 <= made.false_alarms.high)
+            own.append(made.flagged(rng.normal(size=(500, 32)) @ mixing).mean())
+            far.append(made.flagged(rng.normal(size=(200, 32)) @ mixing + 2).mean())
+            near.append(made.flagged(rng.normal(size=(200, 32)) @ mixing + 0.5).mean())
+            stated.append((made.false_alarms.low, made.false_alarms.high))
+        low, high = np.transpose(stated)
         yield {
             "patients": n,
-            "false_alarms": np.mean(false),
-            "found": np.mean(unlike_ones),
-            "rate_in_interval": np.mean(stated),
+            "false_alarms": np.mean(own),
+            "sd": np.std(own),
+            "found_far": np.mean(far),
+            "found_near": np.mean(near),
+            "rate_held": np.mean((low <= np.mean(own)) & (np.mean(own) <= high)),
+            "own_rate_held": np.mean((low <= own) & (own <= high)),
+            "runs": len(own),
         }
 
 
@@ -529,7 +569,7 @@ PARTS: dict[str, Callable[[int, np.random.Generator], Iterator[Row]]] = {
     part.__name__: part
     for part in (
         *(auroc_small, auroc_large, shares, decisions, delong, folds, tests, conformal, unlike),
-        *(survival, labels, levels, numbers, leaks),
+        *(survival, labels, levels, numbers, leaks, paired, auroc_others),
     )
 }
 

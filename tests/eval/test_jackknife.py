@@ -50,6 +50,12 @@ def test_nothing_has_an_interval_without_width() -> None:
     assert perfect.low is not None and perfect.low < 0.9 and "a hint" in perfect.reason
 
 
+def test_a_share_of_pairs_that_passes_one_by_rounding_is_one() -> None:
+    """Pairs that weigh 1 / G are no whole numbers, and all of them in order came to 1 and a bit."""
+    found = ranked(1.0000000000000002, 2.0, 29.0, None, "patients")
+    assert found == ranked(1.0, 2.0, 29.0, None, "patients") and found.high == 1.0
+
+
 def test_a_mean_of_limits_passes_over_what_cannot_be_computed() -> None:
     parts = [
         Interval(0.5, 0.2, 0.8, "x"),

@@ -44,7 +44,7 @@ def _times(n: int, events: int) -> tuple[Units, Units]:
 def _found(ours: Units, theirs: Units, task: Task) -> dict[str, Any]:
     kind = KINDS[task.kind]
     figures = kind.fixed(ours, task, 200, 0), kind.fixed(theirs, task, 200, 0)
-    return paired_differences(ours, theirs, task, figures=figures, resamples=200, seed=0)
+    return paired_differences(ours, theirs, task, figures=figures)
 
 
 def test_each_difference_is_that_of_the_figures() -> None:
@@ -64,6 +64,21 @@ def test_the_auroc_is_by_delong() -> None:
     found = _found(ours, theirs, BINARY)["auroc"]
     expected = paired_delong(ours.y == 1, ours.p[:, 1], theirs.p[:, 1], ours.patient)
     assert (found["low"], found["high"], found["p"]) == (expected.difference.low, expected.difference.high, expected.p)
+
+
+def test_equally_good_models_are_rarely_called_different() -> None:
+    """Of 60 patients: by resampled patients 14 of 100 such cohorts had an interval of AUPRC or F1 without 0."""
+    rng = np.random.default_rng(4)
+    called: dict[str, list[bool]] = {"auprc": [], "balanced_accuracy": [], "f1": []}
+    for _ in range(250):
+        y = (np.arange(60) < 15).astype(np.int64)
+        shared, *own = rng.normal(size=(3, 60))
+        scores = [1 / (1 + np.exp(-((shared + one) / np.sqrt(2) + 1.5 * y - 0.75))) for one in own]
+        ours, theirs = (_units(y, np.stack([1 - p, p], axis=1)) for p in scores)
+        for name, gap in _found(ours, theirs, BINARY).items():
+            if name in called:
+                called[name].append(gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0))
+    assert max(map(np.mean, called.values())) < 0.08, called
 
 
 def test_of_few_events_there_is_no_interval() -> None:

@@ -222,9 +222,7 @@ def _external(
         beside = _fixed(theirs, task, resamples, seed, models=models)
         result["baseline"] = {"name": KINDS[task.kind].baseline, **_json(beside)}
         one, other = replace(units, stratum=None), replace(theirs, stratum=None)
-        result["versus_baseline"] = paired_differences(
-            one, other, task, figures=(figures, beside), resamples=resamples, seed=seed
-        )
+        result["versus_baseline"] = paired_differences(one, other, task, figures=(figures, beside))
     return result
 
 

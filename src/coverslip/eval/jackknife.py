@@ -17,7 +17,7 @@ from scipy.stats import t as student
 
 from coverslip.eval.auroc_interval import FEW, hanley_mcneil, newcombe
 from coverslip.eval.bootstrap import Statistic, without_each
-from coverslip.eval.interval import NO_SPREAD, Interval, strata_of
+from coverslip.eval.interval import NO_SPREAD, SAME, Interval, strata_of
 
 CONFIDENCE = 0.95
 # A variance below this of the figure's square is of rounding alone.
@@ -87,9 +87,23 @@ def on_scale(value: float, found: Spread | None, scale: Scale, name: str, *, lea
         return Interval(value, back(at - half), back(at + half), how)
 
 
+def difference(value: float, found: Spread | None, bounds: tuple[float, float], how: str) -> Interval:
+    """A difference of two figures of the same patients, by Student's t: it is near even on both sides as it is. None of
+    figures that differ by the same whoever is left out."""
+    if found is None:
+        return Interval(value, None, None, how, reason="too few patients: without one of them there is no figure")
+    if found.variance <= SAME**2:
+        return Interval(value, None, None, how, reason="without anyone the difference is the same: it has no spread")
+    half = float(student.ppf(0.5 + CONFIDENCE / 2, found.freedom)) * float(np.sqrt(found.variance))
+    return Interval(value, max(bounds[0], value - half), min(bounds[1], value + half), how)
+
+
 def ranked(value: float, num_first: float, num_other: float, found: Spread | None, what: str) -> Interval:
     """A share of pairs in the right order: Newcombe's method 5 with so many who come first and so many others, widened
     where the jackknife's variance is the larger. Never without a width; under 5 who come first it is marked."""
+    assert -1e-9 <= value <= 1 + 1e-9, value
+    # Sums of weights that are no whole numbers may pass 1 by a rounding error.
+    value = min(max(value, 0.0), 1.0)
     tail = 0.5 + CONFIDENCE / 2
     assumed = hanley_mcneil(value, num_first, num_other)
     stretch = 1.0
