@@ -121,6 +121,19 @@ def fit_bags(
     return trained
 
 
+def require_trainable(train: BagSource, task: Task, aggregator: AggregatorSettings, settings: FitSettings) -> None:
+    """Nothing, where `fit_bags` could begin: the method, its host and options, the task, sampling and augment agree.
+
+    Raises:
+        SettingsError: they do not.
+    """
+    assert train.target is not None
+    model = _build(train, task, aggregator, settings.seed, "")
+    _objective(
+        model, train, _sampling(settings, model, train.target), _augment(settings, model, train.target), settings
+    )
+
+
 class PatientLosses:
     """The task's loss for each patient, averaged over the patient's bags; the mean of all is the tuning loss."""
 

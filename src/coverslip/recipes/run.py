@@ -8,7 +8,7 @@ from coverslip.base.errors import CoverslipError
 from coverslip.base.progress import SILENT, Progress
 from coverslip.base.study import Study, load_study
 from coverslip.cohort.table import some
-from coverslip.mil.build import build_augment, check_options
+from coverslip.mil.plan import check_plan
 from coverslip.recipes.check import check_study
 from coverslip.recipes.embed import feature_store
 from coverslip.recipes.engine import LOCAL, Engine, open_engine
@@ -35,8 +35,7 @@ def run(
     """
     if not isinstance(study, Study):
         study = load_study(Path(study))
-    check_options(study.aggregator.name, study.aggregator.options)
-    build_augment(study.fit.augment, study.fit.augment_options)
+    check_plan(study)
     job = open_job(study, need_paths=None, store=feature_store(study), progress=progress, trains=True)
     with working(job.run, "run"), open_engine(engine, ray_address) as where:
         failed = _features(job, where) if job.has_slides else {}

@@ -19,7 +19,7 @@ from coverslip.base.study import Study
 from coverslip.cohort import Fold, Split, write_split
 from coverslip.eval import FoldSize
 from coverslip.mil import SlideModel
-from coverslip.mil.build import check_options, check_task_options
+from coverslip.mil.plan import check_plan
 from coverslip.recipes.audits import audit_run, check_audit
 from coverslip.recipes.clinical import check_covariates
 from coverslip.recipes.control import run_control
@@ -44,8 +44,7 @@ def train_study(
     Raises:
         SettingsError, TableError, SplitError, FeatureError: what the user gave cannot work.
     """
-    check_options(study.aggregator.name, study.aggregator.options)
-    check_task_options(study.task.kind, study.task.options)
+    check_plan(study)
     job = open_job(study, need_paths=False, store=feature_store(study), progress=progress, trains=True)
     with working(job.run, "train"), open_engine(engine, ray_address) as where:
         return train_job(job, failed={}, engine=where)

@@ -23,7 +23,7 @@ from coverslip.base.settings import parse
 from coverslip.base.study import Study
 from coverslip.cohort import Fold, Split, inner_folds
 from coverslip.eval.concordance import Concordance
-from coverslip.mil.build import build_augment, check_options
+from coverslip.mil.plan import check_plan
 from coverslip.recipes.audits import tested_rows
 from coverslip.recipes.fitting import fit_fold
 from coverslip.recipes.training_data import TrainingData
@@ -60,8 +60,7 @@ def candidates(study: Study) -> list[tuple[dict[str, Any], Study]]:
                 inner = inner.setdefault(part, {})
             inner[name] = value
         candidate = parse(Study, table, source="tune.grid")
-        check_options(candidate.aggregator.name, candidate.aggregator.options)
-        build_augment(candidate.fit.augment, candidate.fit.augment_options)
+        check_plan(candidate)
         made.append((chosen, candidate))
     return made
 

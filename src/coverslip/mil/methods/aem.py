@@ -120,7 +120,10 @@ class Annealed(Around):
         return StepOutput(output.loss - (1 - share) * term, parts, output.outputs)
 
 
-_HOSTS = 'Choose a host with attention that is trained on its own logits, such as "abmil", "clam_sb" or "acmil".'
+_HOSTS = (
+    "Hosts are abmil, abmilx, acmil, clam_mb, clam_sb, dsmil, dtfd, gnn_vitcap, mambamil, rrt, transmil, varmil, and "
+    "any method of yours that has attention and is trained on its own logits."
+)
 
 
 def attention_entropy(

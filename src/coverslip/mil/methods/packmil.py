@@ -42,6 +42,11 @@ _OFFICIAL_PACK = 2400
 # With fewer slides a step there is little to pack.
 _LEAST_BAGS = 8
 
+_HOSTS = (
+    "Hosts are abmil, abmilx, acmil, aem, clam_mb, clam_sb, dsmil, dtfd, gnn_vitcap, mambamil, max, mean, rrt, "
+    "transmil, varmil, weakstil, and any method of yours that is trained on its own logits."
+)
+
 
 class PackMil(Aggregator):
     """A host method, trained on parts of slides; logits, attention and evidence are the host's on whole slides.
@@ -103,7 +108,7 @@ class PackMil(Aggregator):
     ) -> None:
         super().__init__()
         if host == "packmil":
-            raise ValueError("a method cannot be its own host")
+            raise SettingsError('aggregator.options.host = "packmil": PackMIL cannot be its own host.', fix=_HOSTS)
         if not 0 < keep <= 1 or alpha < 0 or downsample < 1 or (pack_rows is not None and pack_rows < 1):
             raise ValueError("keep is over 0 and at most 1, alpha 0 or more, downsample and pack_rows 1 or more")
         if keep == 1 and alpha > 0:
@@ -136,7 +141,7 @@ class PackMil(Aggregator):
         if not isinstance(own, Supervised) or type(own).forward is not Supervised.forward:
             raise SettingsError(
                 f"aggregator.options.host = {self.host_name!r} trains in steps of its own, on whole slides.",
-                fix='Choose a host that is trained on its own logits, such as "abmil", "clam_sb" or "transmil".',
+                fix=_HOSTS,
             )
         if self.alpha:
             require_labels(task, method="packmil")

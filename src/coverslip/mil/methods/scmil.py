@@ -116,7 +116,7 @@ class Scmil(Aggregator):
             raise SettingsError(
                 f"aggregator.options.host = {self.host_name!r}: scmil trains its host itself, and {self.host_name} "
                 "brings a training of its own.",
-                fix='Choose a host without one, such as "abmil".',
+                fix=_HOSTS,
             )
         return _Curriculum(network, task, self, num_classes("scmil", task, learns))
 
@@ -166,6 +166,12 @@ class _Curriculum(Supervised):
         for vectors, shares in self._pushes:
             self.queue.push(vectors, shares)
         self._pushes.clear()
+
+
+_HOSTS = (
+    "Hosts are abmil, abmilx, aem, gnn_vitcap, mambamil, max, mean, rrt, transmil, varmil, weakstil, and "
+    "any method of yours that brings no training of its own."
+)
 
 
 def _embedding_width(host: Aggregator, dim: int) -> int:
