@@ -412,8 +412,8 @@ def conformal(runs: int, rng: np.random.Generator) -> Iterator[Row]:
 
 def unlike(runs: int, rng: np.random.Generator) -> Iterator[Row]:
     """Slides of the same kind that are flagged as unlike at 5 %, of another kind (features off by 2), and of one that
-    is near (off by a half). The stated false-alarm rate is from folds; `rate_held`: how often its interval holds the mean rate
-    of all models, `own_rate_held` that of the model it stands beside."""
+    is near (off by a half). The stated false-alarm rate is from folds; `rate_held`: how often its interval holds
+    the mean rate of all models, `own_rate_held` that of the model it stands beside."""
     for n in (30, 100, 300):
         own, far, near, stated = [], [], [], []
         for _ in range(max(20, runs // 10)):
