@@ -189,6 +189,8 @@ def cell(given: argparse.Namespace, plan: str, entry: str, settings: Settings) -
             "entry": entry,
             "plan": plan,
             "level": metrics["level"],
+            # The widening to the sampling of the test patients needs their predictions, which are not kept.
+            "intervals": {"entry": metrics["primary"]["auroc"], "baseline": metrics["baseline"]["auroc"]},
             "folds": [fold_figures(fold) for fold in metrics["folds"]],
             "baseline": [{name: fold[name] for name in FIGURES} for fold in metrics["baseline"]["folds"]],
             "cpu_s": round(time.process_time() - cpu, 1),

@@ -11,6 +11,9 @@ from typing import Any
 
 from common import table
 
+from coverslip.eval.covariates import SMALL, sentence
+from coverslip.eval.interval import Interval
+
 Json = dict[str, Any]
 METRICS = {"auroc": "AUROC", "c_index": "c-index"}
 
@@ -226,7 +229,7 @@ def survival_page(title: str, name: str) -> Callable[[Path], str]:
             table(["model", "c-index"], [*first, *rows]),
             RULE,
             "## In words",
-            " ".join(found[1]["covariates"]["sentence"] for found in (age, both)),
+            " ".join(_sentence(metric, found[1]["covariates"]) for found in (age, both)),
             _adds(both[1]["covariates"]["adds"][metric]),
             f"Cut at the {curves['cut']}, deaths are: {groups}. No p is given: groups that cross-validation made "
             f"need the "
@@ -237,9 +240,26 @@ def survival_page(title: str, name: str) -> Callable[[Path], str]:
     return page
 
 
+def _sentence(metric: str, found: Json) -> str:
+    """What the report says of it now, whatever it said when the run was made."""
+    adds = found["adds"][metric]
+    return sentence(metric, Interval(adds["value"], adds["low"], adds["high"], adds["interval"]), found["names"])
+
+
 def _adds(found: Json) -> str:
-    if found["low"] is not None and found["low"] > 0:
+    if found["low"] is None:
+        return (
+            f"Nothing is claimed of what the tissue adds to age and stage: {found['value']:+.3f}, without an interval."
+        )
+    if found["low"] > 0:
         return "Beside age and stage the tissue tells something of its own."
+    if found["high"] < 0:
+        return f"**The tissue takes away from age and stage**: {signed(found)}."
+    if abs(found["value"]) > SMALL:
+        return (
+            f"**That the tissue adds anything to age and stage is not shown**: {signed(found)}. The interval leaves room "
+            "for a gain and for a loss."
+        )
     return (
         f"**The tissue adds little here**: {signed(found)} beside age and stage, which every record has. That "
         "is what was measured and no proof of nothing: with so few deaths the interval leaves room on both sides. A "
