@@ -46,10 +46,10 @@ NOT_WIDENED = " \\*"
 HEAD = """# MIL methods, measured
 
 All methods on the same folds at their default settings, seed 0; nothing was chosen on a test fold. AUROC is the mean
-over folds with the 95 % interval of Nadeau and Bengio, as in a run's report. Where \\* stands behind it, the fold figures
-alone were kept: that interval is not [widened](statistics.md) to the sampling of the test patients, and may be narrow by
-luck. Differences are paired fold by fold, with the corrected t; `p`
-is after Holm's correction over all rows against `abmil` (or against the logistic baseline, a family of its own).
+over folds with the 95 % interval of Nadeau and Bengio, as in a run's report. Behind \\* only the folds' figures were
+kept: that interval is not [widened](statistics.md) to the sampling of the test patients, and may be narrow by luck.
+Differences are paired fold by fold, with the corrected t; `p` is after Holm's correction over all rows against `abmil`
+(or against the logistic baseline, a family of its own).
 `abmil` was named as the reference before anything was trained.
 
 **What is noise.** A difference whose interval holds 0 is not shown to be one, and the order of such rows is chance:

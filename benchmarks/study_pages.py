@@ -257,8 +257,8 @@ def _adds(found: Json) -> str:
         return f"**The tissue takes away from age and stage**: {signed(found)}."
     if abs(found["value"]) > SMALL:
         return (
-            f"**That the tissue adds anything to age and stage is not shown**: {signed(found)}. The interval leaves room "
-            "for a gain and for a loss."
+            f"**That the tissue adds anything to age and stage is not shown**: {signed(found)}. The interval leaves "
+            "room for a gain and for a loss."
         )
     return (
         f"**The tissue adds little here**: {signed(found)} beside age and stage, which every record has. That "

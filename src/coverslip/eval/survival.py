@@ -232,7 +232,9 @@ def ranked_interval(statistic: Statistic, units: Units, event: Bool[ndarray, n],
     for stratum, places in units.strata():
         mine = np.isin(first, places)
         followed = _followed(units, stratum, units.y[first[mine], 0])
-        weight[mine] = np.divide(1.0, followed**power, out=np.zeros(len(followed)), where=followed > 0)
+        # Where all ends fall on one day nobody is followed past it; a figure without weights counts them still.
+        counted = (followed > 0) | (power == 0)
+        weight[mine] = np.divide(1.0, followed**power, out=np.zeros(len(followed)), where=counted)
     num = _as_many(units.patient[first], weight)
     others = max(1.0, effective_patients(units.patient) - num / 2)
     return ranked(value, num, others, spread(statistic, units.patient), "patients with the event")
