@@ -17,8 +17,8 @@ def default_hidden(dim: int) -> int:
 class Projection(nn.Sequential):
     """Rows (m, d) to rows (m, hidden): a linear map, ReLU, dropout."""
 
-    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.0) -> None:
-        super().__init__(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout))
+    def __init__(self, dim: int, hidden: int, *, dropout: float = 0.0, bias: bool = True) -> None:
+        super().__init__(nn.Linear(dim, hidden, bias=bias), nn.ReLU(), nn.Dropout(dropout))
 
 
 class AttentionScores(nn.Module):

@@ -15,7 +15,7 @@ from coverslip.nn.segments import softmax, total, weighted_sum
 from coverslip.testing.aggregators import DIM, check_aggregator, example_bags
 
 
-def build(**options: int | float | bool) -> AbmilX:
+def build(**options: int | float | bool | str) -> AbmilX:
     torch.manual_seed(0)
     method = build_aggregator("abmilx", DIM, 3, {"hidden": 16, "heads": 4, **options})
     assert isinstance(method, AbmilX)
@@ -153,3 +153,34 @@ def test_heads_that_do_not_divide_the_hidden_rows_are_refused() -> None:
     with pytest.raises(SettingsError, match="not a multiple of heads"):
         build_aggregator("abmilx", DIM, 2, {"hidden": 10, "heads": 4})
     assert AbmilX(65, 2).width == 136  # 130 numbers, and six more for the eighth head
+
+
+@pytest.mark.parametrize("feed_forward", [False, True])
+def test_the_official_preset_is_ours_on_normed_rows_without_a_bias(feed_forward: bool) -> None:
+    official, ours = build(preset="official", feed_forward=feed_forward), build(feed_forward=feed_forward)
+    state = official.state_dict()
+    assert not [name for name in state if name.endswith("bias")]
+    norm = state.pop("projection.0.weight")
+    assert torch.equal(norm, torch.ones_like(norm))
+    state["projection.0.weight"] = state.pop("projection.1.weight")
+    none = {name: torch.zeros_like(value) for name, value in ours.state_dict().items() if name.endswith("bias")}
+    ours.load_state_dict({**state, **none})
+    bags = example_bags()
+    normed = bags.with_x(torch.nn.functional.layer_norm(bags.x, (DIM,)))
+    assert torch.allclose(official(bags).logits, ours(normed).logits, rtol=0, atol=1e-12)
+
+
+def test_the_official_preset_draws_w_around_zero_and_is_as_wide_at_any_width() -> None:
+    drawn = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        method = AbmilX(DIM, 2, preset="official", hidden=8)
+        assert method.correlation is not None
+        drawn.append(method.correlation.w.item())
+    assert min(drawn) < -0.5 < 0.5 < max(drawn)
+    assert max(map(abs, drawn)) <= 1
+    assert AbmilX(DIM, 2, preset="official").width == 512
+
+
+def test_the_official_preset_keeps_the_contract() -> None:
+    check_aggregator("abmilx", hidden=16, preset="official", feed_forward=True)

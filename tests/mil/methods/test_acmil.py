@@ -49,7 +49,12 @@ def parts(method: Acmil, task: Task, target: Target) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     "options",
-    [{"branches": 1}, {"branches": 2, "n_masked": 0, "weights": "sigmoid"}, {"mask_drop": 1.0, "branch": 0}],
+    [
+        {"branches": 1},
+        {"branches": 2, "n_masked": 0, "weights": "sigmoid"},
+        {"mask_drop": 1.0, "branch": 0},
+        {"preset": "official"},
+    ],
 )
 def test_every_kind_keeps_the_contract(options: dict[str, Any]) -> None:
     check_aggregator("acmil", hidden=16, **options)
@@ -165,3 +170,39 @@ def test_the_loss_is_that_of_the_slide_the_branches_and_their_likeness(task: Tas
 def test_numbers_out_of_range_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match="branches is 1 or more"):
         build_aggregator("acmil", 8, 2, options)
+
+
+def test_the_official_preset_masks_whole_bags_and_looks_at_their_rows_alike() -> None:
+    bags = example_bags()  # of 1, 2, 9 and 40 rows
+    for preset, whole in (("official", True), ("fixed", False)):
+        attention = build(preset=preset, mask_drop=1.0)(bags).attention.split(bags.lengths.tolist())
+        for rows in attention[1:3]:
+            assert torch.allclose(rows, torch.full_like(rows, 1 / len(rows))) == whole
+            assert bool((rows == 0).any()) == (not whole)
+        assert (attention[3] == 0).sum(0).tolist() == [10] * 5
+
+
+def test_official_and_fixed_masks_are_the_same_where_a_row_is_left() -> None:
+    official = build(preset="official", mask_drop=0.6)
+    fixed = build(mask_drop=0.6)
+    fixed.load_state_dict({**official.state_dict(), "projection.0.bias": torch.zeros(16)})
+    found = []
+    for method in (official, fixed):
+        torch.manual_seed(3)
+        found.append(method(example_bags()))
+    assert torch.allclose(found[0].logits, found[1].logits, rtol=0, atol=1e-12)
+    assert torch.equal(found[0].attention == 0, found[1].attention == 0)
+
+
+def test_the_official_preset_has_the_released_projection() -> None:
+    for dim, width in ((384, 128), (512, 256), (768, 384), (1024, 512), (1536, 768)):
+        method = build_aggregator("acmil", dim, 2, {"preset": "official"})
+        assert isinstance(method, Acmil)
+        linear, _, dropout = method.projection
+        assert (linear.out_features, linear.bias, dropout.p) == (width, None, 0.0)
+
+
+def test_the_official_mask_does_not_fit_into_float16() -> None:
+    method, bags = build(preset="official").half(), example_bags()
+    with pytest.raises(SettingsError, match=r'which float16 cannot hold. Set fit.precision = "bf16"'):
+        method.aggregate(bags.with_x(torch.zeros(len(bags.x), 16, dtype=torch.float16)))

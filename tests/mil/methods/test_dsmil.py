@@ -19,7 +19,7 @@ from coverslip.synthetic import PlantedBags, make_bags
 from coverslip.testing.aggregators import DIM, check_aggregator, example_bags
 
 
-def build(outputs: int = 3, **options: int | float | bool) -> Dsmil:
+def build(outputs: int = 3, **options: int | float | bool | str) -> Dsmil:
     torch.manual_seed(0)
     made = build_aggregator("dsmil", DIM, outputs, options).double().eval()
     assert isinstance(made, Dsmil)
@@ -66,8 +66,8 @@ def test_evidence_adds_up_to_the_logits_without_their_bias(options: dict[str, bo
     assert torch.allclose(added, output.logits, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("options", [{"values": False}, {"projection": False, "dropout": 0.1}])
-def test_every_kind_keeps_the_contract(options: dict[str, int | float | bool]) -> None:
+@pytest.mark.parametrize("options", [{"values": False}, {"projection": False, "dropout": 0.1}, {"preset": "official"}])
+def test_every_kind_keeps_the_contract(options: dict[str, int | float | bool | str]) -> None:
     check_aggregator("dsmil", **options)
 
 
@@ -147,3 +147,36 @@ def test_planted_bags_are_learnt_and_their_witnesses_found(
     rows = np.repeat(planted.y[80:] == 1, test.lengths)
     score = (evidence[:, 1] - evidence[:, 0]).numpy()[rows]
     assert roc_auc_score(planted.witness[planted.offsets[80] :][rows], score) > 0.8
+
+
+def test_the_official_preset_is_the_released_network_on_features_as_they_are() -> None:
+    method, bags = build(preset="official"), example_bags()
+    w = {name: value.detach().numpy() for name, value in method.state_dict().items()}
+    assert not [name for name in w if name.startswith(("projection", "values"))]
+    for name, value in w.items():
+        if name.endswith("bias"):
+            assert not value.any(), name
+        else:
+            wide = value if len(value) <= value.shape[1] else value.T
+            np.testing.assert_allclose(wide @ wide.T, np.eye(len(wide)), atol=1e-6)
+
+    def query(h: np.ndarray) -> np.ndarray:
+        return np.tanh(w["query.2.weight"] @ np.maximum(w["query.0.weight"] @ h, 0))
+
+    for place, bag in enumerate(bags.unpack()):
+        x, z = bag.x.numpy(), []
+        for k in range(3):
+            critical = query(x[int((x @ w["rows.weight"][k]).argmax())])
+            s = np.array([query(row) @ critical for row in x]) / np.sqrt(128)
+            z.append(np.exp(s - s.max()) / np.exp(s - s.max()).sum() @ x)
+        logits = w["classifier.weight"] @ np.concatenate(z)
+        np.testing.assert_allclose(method(bags).logits[place].detach(), logits, rtol=0, atol=1e-10)
+    trained = build(preset="official").train()
+    assert torch.equal(trained(bags).logits, method(bags).logits)  # no dropout
+
+
+def test_an_option_that_is_given_goes_before_the_preset() -> None:
+    method = build(preset="official", values=True, projection=True, hidden=16, dropout=0.5)
+    assert method.projection[0].out_features == 16
+    assert method.projection[2].p == 0.5
+    assert not isinstance(method.values, torch.nn.Identity)

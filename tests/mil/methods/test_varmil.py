@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 import torch
 
+from coverslip.base.errors import SettingsError
 from coverslip.mil import Bags, build_aggregator
 from coverslip.mil.methods.varmil import VarMil
 from coverslip.nn.segments import total
 from coverslip.testing.aggregators import DIM, check_aggregator, example_bags
 
 
-def build(**options: int | float | str | bool) -> VarMil:
+def build(**options: int | float | str | bool | None) -> VarMil:
     torch.manual_seed(0)
-    method = build_aggregator("varmil", DIM, 3, {"hidden": 16, **options}).double().eval()
+    method = (
+        build_aggregator("varmil", DIM, 3, {k: v for k, v in {"hidden": 16, **options}.items() if v is not None})
+        .double()
+        .eval()
+    )
     assert isinstance(method, VarMil)
     return method
 
@@ -62,3 +67,29 @@ def test_evidence_adds_up_to_the_logits_without_their_bias(weights: str) -> None
     assert output.evidence is not None
     added = total(output.evidence, bags.segments) + method.classifier.bias
     assert torch.allclose(added, output.logits, atol=1e-12)
+
+
+def test_the_official_preset_has_both_moments_of_features_and_counts_rows_that_weigh() -> None:
+    method = build(preset="official", hidden=None)
+    assert not list(method.projection.parameters())
+    assert method.scores.u is None
+    (bag,) = example_bags((9,)).unpack()
+    with torch.no_grad():
+        method.scores.w.weight.mul_(3000)  # most weights underflow, in float64 too
+    output = method(bag)
+    a, x = output.attention.detach().numpy()[:, 0], bag.x.numpy()
+    counted = np.count_nonzero(a)
+    assert 2 <= counted < 9
+    m = a @ x
+    v = counted / (counted - 1) * (a @ (x - m) ** 2)
+    np.testing.assert_allclose(output.embedding[0].detach(), np.concatenate([m, v]), rtol=0, atol=1e-10)
+    assert method.train()(bag).logits.equal(output.logits)  # no dropout
+
+
+def test_the_official_preset_has_no_hidden_rows() -> None:
+    with pytest.raises(SettingsError, match="leave hidden out"):
+        build(preset="official", hidden=8)
+
+
+def test_the_official_preset_keeps_the_contract() -> None:
+    check_aggregator("varmil", preset="official")

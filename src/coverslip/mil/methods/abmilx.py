@@ -6,6 +6,8 @@ NeurIPS 2025, https://arxiv.org/abs/2506.02408. Written from the formulas.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -50,10 +52,11 @@ class AbmilX(StagedAggregator):
     scores. That is ours, not the paper's, and off unless asked for. It does not depend on the order of rows, as many
     landmarks as rows are the exact thing, and the error falls with their number.
 
-    As released: hidden 512 (256 for BRCA), 8 heads (4 for PANDA), layer norms without bias on the input and behind
-    O, no bias anywhere, w drawn at random, AdamW 1e-4 without decay on stored features. Ours: no norm on the input,
-    whose rows are standardised already; biases but in scores, q and k; w begins at 1. The paper trains the tile
-    encoder as well; this is its aggregator.
+    `preset` "official" does as released: a layer norm on the input as well, no bias anywhere, w drawn evenly between
+    -1 and 1, so that in half the runs a row is moved away from those that it resembles at first, and `hidden` 512 at
+    any width of the features. "fixed", ours: no norm on the input, whose rows are standardised already; biases but in
+    scores, q and k; w begins at 1. Published settings: hidden 512 (256 for BRCA), 8 heads (4 for PANDA), AdamW 1e-4
+    without decay on stored features. The paper trains the tile encoder as well; this is its aggregator.
     """
 
     def __init__(
@@ -68,24 +71,32 @@ class AbmilX(StagedAggregator):
         dropout: float = 0.25,
         exact_rows: int | None = None,
         landmarks: int = 1024,
+        preset: Literal["fixed", "official"] = "fixed",
     ) -> None:
         super().__init__()
+        official = preset == "official"
+        bias = not official
+        if official and hidden is None:
+            hidden = 512
         # Heads share their weights, so all are equally wide.
         hidden = -(-default_hidden(dim) // heads) * heads if hidden is None else hidden
         if hidden % heads:
             raise ValueError(f"hidden {hidden} is not a multiple of heads {heads}")
         self.width, self.heads = hidden, heads
         e = hidden // heads
-        self.projection = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout))
+        first = [nn.LayerNorm(dim, bias=False)] if official else []
+        self.projection = nn.Sequential(*first, nn.Linear(dim, hidden, bias=bias), nn.GELU(), nn.Dropout(dropout))
         self.scores = nn.Sequential(nn.Linear(e, e, bias=False), nn.GELU(), nn.Linear(e, 1, bias=False))
-        self.correlation = Correlation(e, exact_rows=exact_rows, landmarks=landmarks) if correlation else None
-        self.out = nn.Linear(hidden, hidden)
+        self.correlation: Correlation | None = None
+        if correlation:
+            self.correlation = Correlation(e, exact_rows=exact_rows, landmarks=landmarks, official=official)
+        self.out = nn.Linear(hidden, hidden, bias=bias)
         self.feed_forward: nn.Sequential | None = None
         if feed_forward:
-            wide = nn.Linear(hidden, 4 * hidden)
-            self.feed_forward = nn.Sequential(nn.LayerNorm(hidden), wide, nn.GELU(), nn.Linear(4 * hidden, hidden))
-        self.norm_out = nn.LayerNorm(hidden)
-        self.classifier = nn.Linear(hidden, num_outputs)
+            wide, narrow = nn.Linear(hidden, 4 * hidden, bias=bias), nn.Linear(4 * hidden, hidden, bias=bias)
+            self.feed_forward = nn.Sequential(nn.LayerNorm(hidden, bias=bias), wide, nn.GELU(), narrow)
+        self.norm_out = nn.LayerNorm(hidden, bias=bias)
+        self.classifier = nn.Linear(hidden, num_outputs, bias=bias)
 
     def project(self, x: Tensor) -> Tensor:
         h: Tensor = self.projection(x)
@@ -115,14 +126,14 @@ class AbmilX(StagedAggregator):
 class Correlation(nn.Module):
     """What A+ adds to each row's score: those of the rows of its bag, by how much they are alike."""
 
-    def __init__(self, dim: int, *, exact_rows: int | None, landmarks: int) -> None:
+    def __init__(self, dim: int, *, exact_rows: int | None, landmarks: int, official: bool) -> None:
         super().__init__()
         if landmarks < 1:
             raise ValueError("there is at least one landmark")
         self.exact_rows, self.landmarks = exact_rows, landmarks
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, bias=not official)
         self.qk = nn.Linear(dim, 2 * dim, bias=False)
-        self.w = nn.Parameter(torch.ones(()))
+        self.w = nn.Parameter(torch.empty(()).uniform_(-1, 1) if official else torch.ones(()))
 
     def forward(self, h: Tensor, s: Tensor, bags: Bags) -> Tensor:
         q, k = full(self.qk(self.norm(h))).chunk(2, dim=2)  # (m, heads, e)

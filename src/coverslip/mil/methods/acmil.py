@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from coverslip.base.errors import SettingsError
 from coverslip.mil.bags import BagOutput, Bags, LearningSet, StagedAggregator
 from coverslip.mil.source import LabelledBags
 from coverslip.mil.supervised import Supervised, task_loss
@@ -57,11 +59,15 @@ class Acmil(StagedAggregator):
     Evidence is a row's own term of the logits, W (mean of a_k h): over a bag it adds up to the logits minus c, exactly.
     A map of the attention is the mean over branches.
 
-    Official settings (gated variant): K = 5, n_masked 10, mask_drop .6, both weights 1, attention 128, a projection to
-    half the width without bias or dropout, AdamW with 1e-4, weight decay 1e-5; mask_drop = 0 is advised where training
-    is unstable. Ours are the same where options have those names; the projection is that of `abmil`, so that with
-    branches = 1 and n_masked = 0 this is gated ABMIL. The released code masks with a score of -1e9, which float16
-    cannot hold; here masked rows are left out in float32. `weights` is that of `coverslip.nn.pooling.AttentionPool`.
+    Official settings (gated variant): K = 5, n_masked 10, mask_drop .6, both weights 1, attention 128, AdamW with 1e-4,
+    weight decay 1e-5; mask_drop = 0 is advised where training is unstable. Ours are the same where options have those
+    names.
+
+    `preset` "official" does as the released code: a projection to half the width of the features (384 to 128) without
+    bias or dropout; and a masked row gets a score of -1e9 in whatever precision scores have, which float16 cannot hold
+    (training in it is refused), so that a bag of which every row is masked looks at all alike. "fixed", ours: the
+    projection is that of `abmil`, so that with branches = 1 and n_masked = 0 this is gated ABMIL; masked rows are left
+    out in float32, and one row of a bag always stays. `weights` is that of `coverslip.nn.pooling.AttentionPool`.
     """
 
     def __init__(
@@ -77,15 +83,19 @@ class Acmil(StagedAggregator):
         branch: float = 1.0,
         diversity: float = 1.0,
         gated: bool = True,
-        dropout: float = 0.25,
+        dropout: float | None = None,
         weights: Weights = "softmax",
+        preset: Literal["fixed", "official"] = "fixed",
     ) -> None:
         super().__init__()
         if branches < 1 or n_masked < 0 or not 0 <= mask_drop <= 1:
             raise ValueError("branches is 1 or more, n_masked 0 or more, and mask_drop lies between 0 and 1")
-        hidden = default_hidden(dim) if hidden is None else hidden
+        self.official = preset == "official"
+        dropout = (0.0 if self.official else 0.25) if dropout is None else dropout
+        if hidden is None:
+            hidden = _released_width(dim) if self.official else default_hidden(dim)
         self.width = hidden
-        self.projection = Projection(dim, hidden, dropout=dropout)
+        self.projection = Projection(dim, hidden, dropout=dropout, bias=not self.official)
         self.scores = AttentionScores(hidden, attention, heads=branches, gated=gated)
         self.pool = AttentionPool(hidden, weights=weights)
         self.classifier = nn.Linear(hidden, num_outputs)
@@ -100,10 +110,13 @@ class Acmil(StagedAggregator):
 
     def aggregate(self, bags: Bags, target: Target | None = None) -> BagOutput:
         h, segments = bags.x, bags.segments  # (m, hidden)
-        scores = full(self.scores(h))  # (m, branches)
+        scores = self.scores(h) if self.official else full(self.scores(h))  # (m, branches)
         keep = None
         if self.training and self.n_masked > 0:
-            keep = without_some_of_the_top(scores.detach(), segments, self.n_masked, self.mask_drop)
+            spare = 0 if self.official else 1
+            keep = without_some_of_the_top(scores.detach(), segments, self.n_masked, self.mask_drop, spare=spare)
+            if self.official:
+                scores, keep = _masked_as_released(scores, keep), None
         pooled = self.pool(scores, h, segments, keep)
         z = pooled.z.mean(1)  # (b, hidden)
         as_one = replace(pooled, weights=pooled.weights.mean(1, keepdim=True))
@@ -139,15 +152,33 @@ class AcmilObjective(Supervised):
         return {**slide, "branches": self.branch * torch.stack(losses).mean()} if losses else slide
 
 
+def _released_width(dim: int) -> int:
+    return 128 if dim == 384 else max(1, dim // 2)
+
+
+def _masked_as_released(scores: Float[Tensor, "m k"], keep: Bool[Tensor, "m k"]) -> Float[Tensor, "m k"]:
+    """Scores of -1e9 where not kept.
+
+    Raises:
+        SettingsError: scores are float16.
+    """
+    if scores.dtype == torch.float16:
+        raise SettingsError(
+            'aggregator.options.preset = "official" masks rows with a score of -1e9, which float16 cannot hold.',
+            fix='Set fit.precision = "bf16" or "fp32", or leave the preset out.',
+        )
+    return scores.masked_fill(~keep, -1e9)
+
+
 def without_some_of_the_top(
-    scores: Float[Tensor, "m k"], segments: Segments, n: int, share: float
+    scores: Float[Tensor, "m k"], segments: Segments, n: int, share: float, *, spare: int = 1
 ) -> Bool[Tensor, "m k"]:
     """False for floor(share n) rows of each bag and column, drawn from its n largest (of the whole of a shorter bag);
-    one row of each bag stays True."""
+    `spare` rows of each bag at least stay True."""
     lengths = segments.lengths
     drawn_from = lengths.clamp(max=n)  # (b,)
     # The small number keeps .7 x 10 from becoming 6.999.
-    num_masked = torch.minimum((drawn_from * share + 1e-4).floor().long(), lengths - 1)
+    num_masked = torch.minimum((drawn_from * share + 1e-4).floor().long(), lengths - spare)
     places = torch.rand(len(segments), scores.shape[1], n, device=scores.device)
     beyond = torch.arange(n, device=scores.device) >= drawn_from.reshape(-1, 1, 1)
     order = places.masked_fill(beyond, torch.inf).argsort(-1).argsort(-1)  # (b, k, n), each place's place in the draw

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -50,12 +51,16 @@ class Dsmil(StagedAggregator):
     exactly. The largest row logits are `BagOutput.branches["best_row"]`: training is on half the task's loss of the
     bag stream and half that of the best rows. No gradient passes through the choice of the critical row.
 
-    The released code works on ready features without a projection (`projection = false`; `values = false` is its
-    default too), judges both streams with binary cross-entropy a class, where we take the task's loss (the multilabel
-    task has theirs), starts from orthogonal weights, and trains with Adam 1e-4, betas .5 and .9, weight decay 1e-3 for
-    50 epochs. It can average both streams' probabilities; here the bag stream predicts, as in its default. Its random
-    leaving out of patches is `fit.max_rows`. With one output the critical row is the one with the highest logit.
-    Ours: `hidden` 512, or twice the width of narrower features but at least 128; `query` 128; `dropout` .25.
+    `preset` "official" has the released network: features as they are, without a projection (`projection` false), for
+    values too (`values` false), no dropout, and a start from orthogonal weights and biases of zero. "fixed", ours: both
+    projections, `dropout` .25, torch's start; `hidden` 512, or twice the width of narrower features but at least 128;
+    `query` 128. An option that is given goes before the preset.
+
+    Other in both: the released code judges both streams with binary cross-entropy a class, and its probabilities are
+    one a class; here the loss and the probabilities are the task's, for the multilabel task the same as theirs. It
+    trains with Adam 1e-4, betas .5 and .9, weight decay 1e-3 for 50 epochs. It can average both streams' probabilities;
+    here the bag stream predicts, as in its default. Its random leaving out of patches, which it does in testing too, is
+    `fit.max_rows`, for training alone. With one output the critical row is the one with the highest logit.
     """
 
     def __init__(
@@ -65,11 +70,16 @@ class Dsmil(StagedAggregator):
         *,
         hidden: int | None = None,
         query: int = 128,
-        projection: bool = True,
-        values: bool = True,
-        dropout: float = 0.25,
+        projection: bool | None = None,
+        values: bool | None = None,
+        dropout: float | None = None,
+        preset: Literal["fixed", "official"] = "fixed",
     ) -> None:
         super().__init__()
+        official = preset == "official"
+        projection = not official if projection is None else projection
+        values = not official if values is None else values
+        dropout = (0.0 if official else 0.25) if dropout is None else dropout
         hidden = default_hidden(dim) if hidden is None else hidden
         self.width = hidden if projection else dim
         self.projection = Projection(dim, hidden, dropout=dropout) if projection else nn.Dropout(dropout)
@@ -77,6 +87,11 @@ class Dsmil(StagedAggregator):
         self.query = nn.Sequential(nn.Linear(self.width, query), nn.ReLU(), nn.Linear(query, query), nn.Tanh())
         self.values = nn.Sequential(nn.Linear(self.width, self.width), nn.ReLU()) if values else nn.Identity()
         self.classifier = nn.Linear(num_outputs * self.width, num_outputs)
+        if official:
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.orthogonal_(module.weight)
+                    nn.init.zeros_(module.bias)
 
     def project(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m width"]:
         h: Tensor = self.projection(x)

@@ -6,6 +6,8 @@ Written from the paper's formulas.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import nn
@@ -14,7 +16,7 @@ from coverslip.mil.bags import BagOutput, Bags, StagedAggregator
 from coverslip.mil.target import Target
 from coverslip.nn.layers import AttentionScores, Projection, default_hidden
 from coverslip.nn.pooling import AttentionPool, Weights
-from coverslip.nn.segments import full, weighted_sum
+from coverslip.nn.segments import full, total, weighted_sum
 
 ENTRIES = {
     "varmil": {
@@ -39,11 +41,14 @@ class VarMil(StagedAggregator):
     Evidence is a row's own term of that sum, W [a h, N / (N - 1) a (h - M)^2], with M as it is: over a bag it adds up
     to the logits minus c, exactly.
 
-    The released code takes the attention (plain, not gated) and both moments of the features themselves, without a
-    projection; it counts only rows of non-zero weight in N, which differs from ours where float32 attention underflows,
-    and divides by zero in a bag of one row. Its whole-slide settings are features of width 512 and attention 128.
-    Ours: `hidden` 512, or twice the width of narrower features but at least 128; `attention` 128; `gated`; `dropout`
-    .25. `weights = "sigmoid"` takes sigmoids over their sum in place of the softmax: moments need weights of sum 1.
+    `preset` "official" does as the released code: attention (plain, not `gated`) and both moments are of the features
+    themselves, without a projection (`hidden` has no part in it and is refused) or dropout, and N counts only rows
+    whose weight is not zero, which differs where float32 attention underflows. Not reproduced: its variance in a bag of
+    one such row, which is zero over zero; here it is 0. Its whole-slide settings are features of width 512 and
+    attention 128. "fixed", ours: `hidden` 512, or twice the width of narrower features but at least 128; `attention`
+    128; `gated`; `dropout` .25; every row counts.
+
+    `weights = "sigmoid"` takes sigmoids over their sum in place of the softmax: moments need weights of sum 1.
     """
 
     def __init__(
@@ -53,14 +58,20 @@ class VarMil(StagedAggregator):
         *,
         hidden: int | None = None,
         attention: int = 128,
-        gated: bool = True,
-        dropout: float = 0.25,
+        gated: bool | None = None,
+        dropout: float | None = None,
         weights: Weights = "softmax",
+        preset: Literal["fixed", "official"] = "fixed",
     ) -> None:
         super().__init__()
-        hidden = default_hidden(dim) if hidden is None else hidden
+        self.official = preset == "official"
+        if self.official and hidden is not None:
+            raise ValueError('preset "official" takes features as they are; leave hidden out')
+        gated = not self.official if gated is None else gated
+        dropout = (0.0 if self.official else 0.25) if dropout is None else dropout
+        hidden = dim if self.official else default_hidden(dim) if hidden is None else hidden
         self.width = hidden
-        self.projection = Projection(dim, hidden, dropout=dropout)
+        self.projection = nn.Dropout(dropout) if self.official else Projection(dim, hidden, dropout=dropout)
         self.scores = AttentionScores(hidden, attention, gated=gated)
         self.pool = AttentionPool(hidden, weights=weights)
         self.classifier = nn.Linear(2 * hidden, num_outputs)
@@ -73,7 +84,7 @@ class VarMil(StagedAggregator):
         h, segments = full(bags.x), bags.segments  # (m, hidden)
         a = self.pool(self.scores(bags.x), h, segments).attention  # (m, 1)
         mean = weighted_sum(a, h, segments)[:, 0]  # (b, hidden)
-        lengths = bags.lengths.to(h.dtype)
+        lengths = (total((a[:, 0] != 0).to(h.dtype), segments) if self.official else bags.lengths).to(h.dtype)
         correction = (lengths / (lengths - 1).clamp(min=1)).unsqueeze(1)  # (b, 1)
         spread = correction[segments.ids] * (h - mean[segments.ids]).square()  # (m, hidden)
         variance = weighted_sum(a, spread, segments)[:, 0]  # (b, hidden)
