@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from common import table
+from mil_methods import WITHOUT
 
 from coverslip.eval import FoldSize
 from coverslip.eval.compare import Comparison, compare_folds
@@ -100,7 +101,10 @@ def read(name: str) -> dict[str, Any]:
 
 
 def folds_section(title: str, cells: Mapping[str, Any], published: str | None) -> str:
-    """AUROC of each entry, its paired difference from the reference and from the baseline."""
+    """AUROC of each entry, its paired difference from the reference and from the baseline; then what was changed in one
+    thing to see what it does, which belongs to no family of tests."""
+    changed = {entry: cell for entry, cell in cells.items() if entry in WITHOUT}
+    every, cells = cells, {entry: cell for entry, cell in cells.items() if entry not in WITHOUT}
     sizes, values = figures_of(cells, "auroc")
     against = {name: compare_folds("auroc", name, values, sizes) for name in (REFERENCE, BASELINE) if name in values}
     differences = {name: by_method(found) for name, found in against.items()}
@@ -117,9 +121,32 @@ def folds_section(title: str, cells: Mapping[str, Any], published: str | None) -
             ]
         )
     head = ["method", "AUROC", f"minus `{REFERENCE}`", "minus logistic", "CPU s"]
-    hours = sum(cell["cpu_s"] for cell in cells.values()) / 3600
+    hours = sum(cell["cpu_s"] for cell in every.values()) / 3600
     note = f"\n{published.capitalize()}.\n" if published else ""
-    return f"## {title}\n{note}\n{table(head, rows)}\n\n{hours:.1f} CPU hours on {one_machine(cells)}.\n"
+    parts = [f"## {title}\n{note}\n{table(head, rows)}\n"]
+    if changed:
+        parts.append(changed_section(every, changed))
+    return "\n".join([*parts, f"{hours:.1f} CPU hours on {one_machine(cells)}.\n"])
+
+
+def changed_section(cells: Mapping[str, Any], changed: Mapping[str, Any]) -> str:
+    """What one change does to a method, paired fold by fold, and what is left to the reference."""
+    sizes, values = figures_of(cells, "auroc")
+    rows = []
+    for entry in sorted(changed):
+        method = entry.split(",")[0]
+        interval, _ = auroc_interval(cells, entry, values[entry], sizes)
+        others = [name for name in dict.fromkeys((method, REFERENCE)) if name in values]
+        gaps = {
+            name: compare_folds("auroc", name, {name: values[name], entry: values[entry]}, sizes).differences[0]
+            for name in others
+        }
+        rows.append([f"`{entry}`", interval, *(told(gaps.get(name), p=False) for name in (method, REFERENCE))])
+    head = ["changed", "AUROC", "minus the method itself", f"minus `{REFERENCE}`"]
+    return (
+        "The same with one thing changed, to see what it does. Each interval is of one difference by itself: nothing is "
+        f"claimed from them.\n\n{table(head, rows)}\n"
+    )
 
 
 def auroc_interval(
@@ -149,15 +176,17 @@ def by_method(found: Comparison) -> dict[str, Any]:
     return {difference.method: difference for difference in found.differences}
 
 
-def told(difference: Any) -> str:
+def told(difference: Any, *, p: bool = True) -> str:
     if difference is None:
         return ""
     gap = difference.difference
     if gap.low is None:
         return f"{gap.value:+.3f}"
-    p = difference.p_holm
-    shown = "< .001" if p < 0.001 else f"{p:.2g}" if p < 0.01 else f"{p:.2f}"
-    return f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}), p {shown}"
+    interval = f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
+    if not p:
+        return interval
+    holm = difference.p_holm
+    return f"{interval}, p {'< .001' if holm < 0.001 else f'{holm:.2g}' if holm < 0.01 else f'{holm:.2f}'}"
 
 
 def known(values: list[float | None]) -> list[float]:
