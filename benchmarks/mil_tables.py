@@ -144,8 +144,8 @@ def changed_section(cells: Mapping[str, Any], changed: Mapping[str, Any]) -> str
         rows.append([f"`{entry}`", interval, *(told(gaps.get(name), p=False) for name in (method, REFERENCE))])
     head = ["changed", "AUROC", "minus the method itself", f"minus `{REFERENCE}`"]
     return (
-        "The same with one thing changed, to see what it does. Each interval is of one difference by itself: nothing is "
-        f"claimed from them.\n\n{table(head, rows)}\n"
+        "The same with one thing changed, to see what it does. Each interval is of one difference by itself: nothing "
+        f"is claimed from them.\n\n{table(head, rows)}\n"
     )
 
 
