@@ -32,6 +32,7 @@ from coverslip.eval import patient_bootstrap
 from coverslip.eval.auroc_interval import (
     MISPLACED_FROM,
     NEAREST,
+    NEAREST_PATIENTS,
     RESAMPLED_FROM,
     UNSEEN,
     UNSEEN_PATIENTS,
@@ -176,7 +177,8 @@ def _all_newcombe(score: ndarray, m: int) -> tuple[ndarray, ndarray, ndarray, tu
     z = float(ndtri(0.975))
     delong, assumed = sum(parts) * (student.ppf(0.975, freedom) / z) ** 2, _hanley_mcneil(value, m, n)
     unseen = sum(min(UNSEEN, UNSEEN_PATIENTS / k) * (value - 0.5) ** 2 / k for k in (m, n))
-    bounded = _hanley_mcneil(np.clip(value, NEAREST, 1 - NEAREST), m, n)
+    edge = np.clip(NEAREST_PATIENTS / min(m, n), *NEAREST)
+    bounded = _hanley_mcneil(np.clip(value, edge, 1 - edge), m, n)
     as_it_is = np.divide(delong, assumed, out=np.ones_like(value), where=assumed > 0)
     stretch = np.maximum(np.maximum(1.0, as_it_is), (delong + unseen) / bounded)
     wide, alone = ([_limit(value, end, z**2 * by, m, n) for end in (0.0, 1.0)] for by in (stretch, 1.0))

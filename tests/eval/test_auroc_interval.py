@@ -140,13 +140,13 @@ def test_a_class_of_which_a_part_looks_like_the_other_is_held() -> None:
 def test_near_perfect_models_keep_intervals_near_newcombes(m: int, n: int) -> None:
     """What an interval is widened by has bounds where Newcombe's variance vanishes."""
     positive = np.arange(m + n) < m
-    for wrong in (0, 1):
+    for wrong, most in ((0, 1.6), (1, 2.1)):
         score = positive.astype(float) * 2
         score[m : m + wrong] = 1.0 + 2 * wrong
         found = auroc_interval(positive, score)
         assert found.value >= 0.8 - 1e-9
         low, high = newcombe(found.value, m, n)
-        assert high - low <= found.high - found.low <= 2.5 * (high - low)
+        assert high - low <= found.high - found.low <= most * (high - low)
 
 
 def test_large_cohorts_are_resampled_unless_few_are_misplaced() -> None:

@@ -26,12 +26,13 @@ RESAMPLED_FROM = 50
 MISPLACED_FROM = 10
 # Under this many in a class the interval is shown with a warning.
 FEW = 5
-# Whom few patients do not show: the one in fifty whom the model ranks like a toss-up, half a patient at
+# Whom few patients do not show: the one in fifty whom the model ranks like a toss-up, .6 of a patient at
 # most. Cohorts that happen to lack them have an AUROC that is too high and a variance that is too small; without them
 # intervals covered 90 to 93 % where the smaller class scatters wider or a part of it looks like the other.
-UNSEEN, UNSEEN_PATIENTS = 0.02, 0.5
-# Nearer to 0 and 1 Newcombe's variance is next to nothing, and what it would be stretched by has no bounds.
-NEAREST = 0.0075
+UNSEEN, UNSEEN_PATIENTS = 0.02, 0.6
+# Near 0 and 1 Newcombe's variance is next to nothing, and the stretch would have no bounds: the variance is taken where
+# .3 of a patient of the smaller class are misplaced, within these limits.
+NEAREST_PATIENTS, NEAREST = 0.3, (0.0075, 0.0125)
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ def stretch_over(found: Placements, pairs: float, shared: float, confidence: flo
     Newcombe's V takes the classes to scatter alike. Where the rarer one scatters twice as far it is too small by up to
     a half, and the interval would cover 86 % instead of 95. DeLong's variance is taken twice, and the larger ratio
     counts: as it is; and with the patients whom few do not show, one in fifty of each class who are ranked like
-    toss-ups, half a patient at most.
+    toss-ups, .6 of a patient at most.
     """
     if min(found.patients) < 2:
         return 1.0
@@ -211,7 +212,8 @@ def stretch_over(found: Placements, pairs: float, shared: float, confidence: flo
     delong, assumed = sum(parts) * uncertain, _variance_of_pairs(found.auroc, pairs, shared)
     toss_up = (found.auroc - 0.5) ** 2
     unseen = sum(min(UNSEEN, UNSEEN_PATIENTS / number) * toss_up / number for number in found.effective)
-    bounded = _variance_of_pairs(min(max(found.auroc, NEAREST), 1 - NEAREST), pairs, shared)
+    edge = min(max(NEAREST_PATIENTS / min(found.effective), NEAREST[0]), NEAREST[1])
+    bounded = _variance_of_pairs(min(max(found.auroc, edge), 1 - edge), pairs, shared)
     return max(1.0, delong / assumed if assumed > 0 else 1.0, (delong + unseen) / bounded)
 
 
