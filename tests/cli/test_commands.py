@@ -97,6 +97,19 @@ for arguments in (["--help"], ["status", study], ["list", "encoders"], ["list", 
     assert done.returncode == 0, done.stderr
 
 
+def test_help_and_lists_import_no_tables_either() -> None:
+    script = """
+import sys
+from coverslip.cli.main import run
+for arguments in (["--help"], ["train", "--help"], ["list", "aggregators"]):
+    assert run(arguments) == 0, arguments
+    heavy = {"torch", "pandas", "scipy", "sklearn", "jinja2"} & set(sys.modules)
+    assert not heavy, (arguments, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_check_gives_json_on_stdout_and_progress_on_stderr(finished: Path, coverslip: Callable[..., Any]) -> None:
     said = coverslip("check", finished / "slides", "--json")
     assert said.code == 1

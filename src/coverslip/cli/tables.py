@@ -11,7 +11,6 @@ from rich.text import Text
 
 from coverslip.base.errors import SettingsError
 from coverslip.base.registry import REGISTRIES, suggest
-from coverslip.report.wording import p_value
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
@@ -83,6 +82,8 @@ def status_table(console: Console, rows: Mapping[str, Mapping[str, Any]]) -> Non
 
 def show_metrics(console: Console, metrics: Mapping[str, Any]) -> None:
     """The headline, its baseline, and the warnings."""
+    from coverslip.report.wording import p_value  # with pandas behind it: not for every command
+
     level = metrics["level"]
     external = metrics.get("external")
     names = metrics.get("shown") or ["auroc", "balanced_accuracy"]
@@ -117,6 +118,8 @@ def show_warnings(console: Console, warnings: Iterable[str]) -> None:
 
 def show_comparison(console: Console, found: Mapping[str, Any]) -> None:
     """A line a method, what of their differences is noise, which to choose, and the warnings."""
+    from coverslip.report.wording import p_value
+
     against = {one["method"]: one for one in found["reference"]["methods"]}
     rows = [
         ("method", f"{found['metric']}, {found['level']} level", "difference", "p (Holm)", "s a fold", "parameters")
