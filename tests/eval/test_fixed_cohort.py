@@ -97,6 +97,24 @@ def test_nothing_ever_wrong_is_no_certainty() -> None:
     assert found["f1"].low < 0.8
 
 
+def test_a_class_that_is_of_fifty_by_chance_has_no_brier_score_that_is_surely_too_high() -> None:
+    """Of 250 patients 45 have the class by expectation: with the numbers of the classes held fixed, those cohorts that
+    have 50 held the score in 83 of 100."""
+    rng = np.random.default_rng(6)
+
+    def cohort(n: int) -> Units:
+        y = (rng.random(n) < 0.18).astype(int)
+        score = expit(1.8 * (rng.normal(size=n) + 1.8 * y - 0.9) - 1.5)
+        return units_of(y, np.stack([1 - score, score], axis=1))
+
+    everyone = cohort(400_000)
+    truth = np.mean((everyone.p[:, 1] - everyone.y) ** 2)
+    stated = [units for units in (cohort(250) for _ in range(800)) if units.y.sum() >= 50]
+    found = [fixed_cohort(units, ("0", "1"), resamples=1)["brier"] for units in stated]
+    assert len(found) > 100
+    assert np.mean([figure.low <= truth <= figure.high for figure in found]) >= 0.93
+
+
 def test_intervals_cover_what_they_state() -> None:
     """A fast look at what benchmarks/coverage.py measures: 8 events among 40 for shares, 50 among 100 for brier."""
     for n, events, names in ((40, 8, ("auprc", "balanced_accuracy", "f1", "accuracy")), (100, 50, ("brier",))):

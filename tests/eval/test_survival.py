@@ -10,13 +10,13 @@ import pytest
 from coverslip.eval.censoring import cumulative_incidence, kaplan_meier, still_followed
 from coverslip.eval.competing_risks import CompetingRisks
 from coverslip.eval.cox import CoxRidge
+from coverslip.eval.proportion import fewest_events
 from coverslip.eval.reduce import Units
 from coverslip.eval.survival import (
     Survival,
     auroc_at_times,
     brier_by_chance,
     calibration,
-    fewest_events,
     integrated_brier,
     risk_groups,
 )
@@ -192,7 +192,7 @@ def test_intervals_of_times_hold_the_truth_where_resampled_patients_did_not() ->
 
 @pytest.mark.parametrize("num", [5, 6, 8, 20, 200])
 def test_fewest_events_are_those_with_which_so_many_would_be_rare_among_cohorts_that_have_five(num: int) -> None:
-    mean = fewest_events(num)
+    mean = fewest_events(num, 5)
     if num == 5:
         assert mean == 0
         return

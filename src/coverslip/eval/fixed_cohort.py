@@ -12,13 +12,12 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from scipy.special import expit, logit
-from scipy.stats import t as student
 
 from coverslip.eval.auroc_interval import FEW, auroc_interval
-from coverslip.eval.interval import Interval, strata_of
+from coverslip.eval.interval import Interval
+from coverslip.eval.jackknife import LOGIT, on_scale, spread
 from coverslip.eval.metrics import METRICS, bounds, decisions, plain, weighted
-from coverslip.eval.proportion import effective_patients, share_of, wilson
+from coverslip.eval.proportion import effective_patients, fewest_events, share_of, wilson
 from coverslip.eval.reduce import Units
 
 ECE_REASON = "in few patients it is never near 0; beside it stands what a calibrated model shows by chance"
@@ -37,7 +36,8 @@ def fixed_cohort(units: Units, classes: Sequence[str], *, resamples: int = 2000,
     balanced_accuracy   Clopper and Pearson's limits of the classes' recalls, which are of different patients, combined
     f1                  Wilson's limits of TP / (TP + FP + FN), of which f1 is a rising function
     auprc               Wilson's, with as many patients as have the class
-    brier               t on the logit scale, from 50 in the smallest class; with fewer it would cover less than stated
+    brier               jackknife, t on the logit scale, from 50 in the smallest class; with fewer it would cover less
+                        than stated
     ece                 none: a resample adds chance a second time
 
     Where units are slides, as many patients count as the slides amount to. The mean of limits is for figures that may
@@ -118,29 +118,32 @@ def _auprc(units: Units, k: int) -> Interval:
 
 
 def _brier(units: Units, classes: Sequence[str]) -> Interval:
-    """Student's t on the logit scale, since squares are skewed, with Welch's degrees of freedom over the classes."""
+    """By the jackknife, Student's t on the logit scale, since squares are skewed.
+
+    Other patients show the classes in other numbers, and a rare class has larger squares: where it is not of 50 by
+    expectation but by chance, the score is off. So the limits reach as far as the score that these patients would give
+    with the fewest of the class that are likely in a cohort which has 50 (`fewest_events`).
+    """
     how = f"t on the logit scale, {CONFIDENCE:.0%}"
     value = _value("brier", units)
     if value is None:
         return Interval(None, None, None, how, reason="nobody to count")
-    scarce = min(units.counts(classes).values())
-    if scarce < LEAST_FOR_BRIER:
+    num, rare = min((len(np.unique(units.patient[units.y == k])), k) for k in range(len(classes)))
+    if num < LEAST_FOR_BRIER:
         return Interval(value, None, None, how, reason=f"under {LEAST_FOR_BRIER} in the smallest class")
-    square = ((units.p - np.eye(units.p.shape[1])[units.y]) ** 2).sum(axis=1)
     highest = bounds("brier", len(classes))[1]
-    apart = (square * (highest / 2) - value) / len(units)
-    apart -= (np.bincount(units.y, apart) / np.bincount(units.y))[units.y]
-    patient_of, strata = strata_of(units.patient, units.y)
-    adds = np.bincount(patient_of, apart)
-    parts = [(float((adds[of] ** 2).sum()) * len(of) / (len(of) - 1), len(of) - 1) for of in strata if len(of) > 1]
-    variance = sum(part for part, _ in parts)
-    share = value / highest
-    if variance <= 0 or not 0 < share < 1:
-        return Interval(value, None, None, how, reason="the squares of all patients are the same")
-    freedom = max(1.0, variance**2 / sum(part**2 / df for part, df in parts))
-    error = np.sqrt(variance) / highest / (share * (1 - share))
-    low, high = expit(logit(share) + np.array([-1, 1]) * student.ppf(0.5 + CONFIDENCE / 2, freedom) * error) * highest
-    return Interval(value, float(low), float(high), how)
+
+    def share(weights: Float[ndarray, "r n"]) -> Float[ndarray, r]:
+        return weighted("brier", units.y, units.p, weights) / highest
+
+    found = on_scale(value / highest, spread(share, units.patient), LOGIT, "logit")
+    if found.low is None or found.high is None:
+        return replace(found, value=value)
+    has, fewest = units.y == rare, fewest_events(num, LEAST_FOR_BRIER) / num
+    part = float(has.mean())
+    fewer = float(share(np.where(has, fewest, (1 - part * fewest) / (1 - part))[None, :])[0])
+    low, high = min(found.low, fewer), max(found.high, fewer)
+    return replace(found, value=value, low=low * highest, high=high * highest)
 
 
 def _doubted(figure: Interval, units: Units, classes: Sequence[str]) -> Interval:

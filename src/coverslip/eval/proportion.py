@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 from numpy import ndarray
-from scipy.special import ndtri
+from scipy.optimize import brentq
+from scipy.special import gammainc, ndtri
 from scipy.stats import beta
 
 from coverslip.eval.interval import Interval
+
+_TAIL = 0.025
 
 
 def wilson(hits: float, n: float, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -71,3 +74,17 @@ def effective_patients(groups: Sequence[str] | ndarray) -> float:
         return 0.0
     _, units = np.unique(np.asarray(groups).astype(str), return_counts=True)
     return float(units.sum() ** 2 / (units**2).sum())
+
+
+def fewest_events(num: int, least: int) -> float:
+    """The lower 95 % limit of the expected number of events, of a cohort that has `num` of them and would not be looked
+    at with fewer than `least`: the mean at which `num` or more are as rare among such cohorts as a tail of 2.5 %.
+
+    Events are counted as Poisson's (Garwood 1936, https://doi.org/10.2307/2333958, has the limit without the
+    condition). 0 where `num` is `least`: however few are expected, a cohort that is looked at has as many.
+    """
+    assert num >= least, (num, least)
+    if num == least:
+        return 0.0
+    # gammainc(k, mean) is the chance of k or more.
+    return float(brentq(lambda mean: gammainc(num, mean) - _TAIL * gammainc(least, mean), 1e-3, num))

@@ -28,8 +28,6 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from scipy.optimize import brentq
-from scipy.special import gammainc
 
 from coverslip.eval.auroc_interval import FEW
 from coverslip.eval.bootstrap import Statistic
@@ -39,7 +37,7 @@ from coverslip.eval.jackknife import LOGIT, on_scale, ranked, spread
 from coverslip.eval.kind import Kind, nothing
 from coverslip.eval.logrank import logrank
 from coverslip.eval.metrics import plain
-from coverslip.eval.proportion import effective_patients
+from coverslip.eval.proportion import effective_patients, fewest_events
 from coverslip.eval.reduce import Units
 from coverslip.eval.truth import Task
 
@@ -51,7 +49,6 @@ _CALIBRATION_TIMES = 3
 _CALIBRATION_GROUPS = 5
 # The score hangs on those who have the event; with fewer of them it has no interval.
 LEAST_FOR_IBS = FEW
-_TAIL = 0.025
 # Times at which those still followed are counted.
 _AT_RISK = 6
 
@@ -258,26 +255,12 @@ def brier_interval(statistic: Statistic, units: Units, event: Bool[ndarray, n]) 
     found = on_scale(value, spread(statistic, units.patient), LOGIT, "logit")
     if found.low is None or event.all():
         return found
-    share, fewest = float(event.mean()), fewest_events(num) / num
+    share, fewest = float(event.mean()), fewest_events(num, LEAST_FOR_IBS) / num
     fewer = np.where(event, fewest, (1 - share * fewest) / (1 - share))
     lowest = plain(float(statistic(fewer[None, :])[0]))
     if lowest is None or lowest >= found.low:
         return found
     return replace(found, low=lowest, how=f"{found.how}, lower limit of the fewest events that are likely")
-
-
-def fewest_events(num: int, least: int = LEAST_FOR_IBS) -> float:
-    """The lower 95 % limit of the expected number of events, of a cohort that has `num` of them and would not be looked
-    at with fewer than `least`: the mean at which `num` or more are as rare among such cohorts as a tail of 2.5 %.
-
-    Events are counted as Poisson's (Garwood 1936, https://doi.org/10.2307/2333958, has the limit without the
-    condition). 0 where `num` is `least`: however few are expected, a cohort that is looked at has as many.
-    """
-    assert num >= least, (num, least)
-    if num == least:
-        return 0.0
-    # gammainc(k, mean) is the chance of k or more.
-    return float(brentq(lambda mean: gammainc(num, mean) - _TAIL * gammainc(least, mean), 1e-3, num))
 
 
 def risk_groups(units: Units, risk: Float[ndarray, n]) -> dict[str, Any]:
