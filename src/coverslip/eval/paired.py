@@ -2,7 +2,7 @@
 
 AUROC of two classes by the paired test of DeLong (`paired_delong`). Every other figure by the jackknife, both models
 without the same patient: what both find hard or easy cancels. Resampled patients called two equally good models
-different in 10 to 20 of 100 cohorts of 30 to 200 patients (simulated, BCa). Never for out-of-fold predictions put
+different in up to 23 of 100 cohorts of 30 to 200 patients (simulated, BCa). Never for out-of-fold predictions put
 together.
 """
 
