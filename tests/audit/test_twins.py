@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from coverslip.audit import audit_cohorts, audit_split, feature_twins, sketch
@@ -34,6 +34,7 @@ def test_slides_of_their_own_raise_no_alarm(seed: int, count: int) -> None:
     how=st.sampled_from(["copy", "shuffled", "half precision", "two thirds"]),
     places=st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(lambda p: p[0] != p[1]),
 )
+@example(seed=71, how="two thirds", places=(0, 2))  # so few tiles that the means differ
 @settings(max_examples=40, deadline=None)
 def test_a_planted_copy_is_found_and_nothing_else(seed: int, how: str, places: tuple[int, int]) -> None:
     slides = _slides(10, seed)
