@@ -73,7 +73,7 @@ def cost(folders: Sequence[Path]) -> str:
     made = read(folders[0], "environment")
     hardware, packages = made["hardware"], made["packages"]
     return (
-        f"{minutes:.0f} CPU minutes for all runs of this page on {hardware['cpu']} ({hardware['cores']} cores, "
+        f"{minutes:.1f} CPU minutes for all runs of this page on {hardware['cpu']} ({hardware['cores']} cores, "
         f"{hardware['memory_gb']:.0f} GB, no GPU, shared with other work); Coverslip {made['coverslip']}, "
         f"Python {made['python']}, torch {packages['torch']}. Seeds: "
         + ", ".join(f"{name} {seed}" for name, seed in made["seeds"].items())
@@ -189,13 +189,11 @@ def _within(runs: dict[str, Path]) -> str:
     tied = found["patients"]["confounding"]
     return (
         f"Closer to a pair: within the {sites} institutions with five or more patients of each class ({units} "
-        f"patients), "
-        f"ranking patients of one institution alone, AUROC is {figure(within['patients'])} in folds of patients and "
-        f"{figure(within['sites'])} where the institution was left out (these models, patients resampled). "
-        f"Institution and "
-        f"subtype hang together with Cramér's V {_short(tied['cramers_v'], 2)} (p {_short(tied['p'], 4)}); ranking "
-        f"within "
-        "institutions cannot profit from that."
+        "patients), ranking patients of one institution alone, AUROC is "
+        f"{figure(within['patients'])} in folds of patients and {figure(within['sites'])} where the institution was "
+        "left out (these fitted models, test sampling only). Institution and subtype hang together with Cramér's V "
+        f"{_short(tied['cramers_v'], 2)} (p {_short(tied['p'], 4)}); ranking within institutions cannot profit from "
+        "that."
     )
 
 

@@ -182,10 +182,12 @@ def _sentence(told: dict[str, Any]) -> str:
     if headline["p"] is None:
         return f"The control says nothing: {headline['reason']}."
     null = headline["permuted"]
+    # One over permutations and one: none of them did as well, and p says no more than how many there were.
+    least = ", the least they can give" if headline["p"] <= 1 / (1 + headline["permutations"]) else ""
     said = (
         f"{metric} is {headline['observed']:.3f}; with outcomes of other patients it is {null['mean']:.3f} on average "
         f"({null['lowest']:.3f} to {null['highest']:.3f}; {headline['permutations']} permutations, "
-        f"{p_value(headline['p'])})."
+        f"{p_value(headline['p'])}{least})."
     )
     if told["above_chance"]:
         return f"{said} That average is above chance ({told['chance']:g}): something leaks."
