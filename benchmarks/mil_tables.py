@@ -185,8 +185,8 @@ def why_section(breast: Mapping[str, Any], lung: Mapping[str, Any]) -> str:
         f"costs it; smaller steps give {at('abmilx, smaller steps')}. What is left is the map and the layer norm "
         "behind the pooling.",
         f"{below('ins')}: it judges single rows, and its defaults are made for few witnesses: the ten most telling "
-        f"rows decide. Where the mean of all rows does, {at('ins, mean of all rows')}; the rest is that each row has to "
-        "show the subtype by itself.",
+        f"rows decide. Where the mean of all rows does, {at('ins, mean of all rows')}; the rest is that each row has "
+        "to show the subtype by itself.",
         f"{below('gnn_vitcap')}: not the number of clusters ({at('gnn_vitcap, 4 clusters')} with 4). The interval "
         "holds 0.",
         f"{below('weakstil')}, {below('mean')}: no attention, so every row counts the same. Both intervals hold 0 on "
