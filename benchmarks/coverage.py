@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from common import machine, table
-from coverage_kinds import labels, levels, numbers, survival
+from coverage_kinds import classes, competing, labels, levels, numbers, survival
 from coverage_paired import paired
 from numpy import ndarray
 from scipy.special import expit, ndtr, ndtri
@@ -575,7 +575,7 @@ PARTS: dict[str, Callable[[int, np.random.Generator], Iterator[Row]]] = {
     part.__name__: part
     for part in (
         *(auroc_small, auroc_large, shares, decisions, delong, folds, tests, conformal, unlike),
-        *(survival, labels, levels, numbers, leaks, paired, auroc_others),
+        *(survival, labels, levels, numbers, leaks, paired, auroc_others, competing, classes),
     )
 }
 

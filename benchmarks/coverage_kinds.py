@@ -1,4 +1,5 @@
-"""Coverage of the intervals of fixed cohorts for times, labels, levels and numbers: parts of `coverage.py`.
+"""Coverage of the intervals of fixed cohorts, a part of `coverage.py` each: times, the first of two events, three and
+more classes, labels, levels and numbers.
 
 Each cohort is drawn anew, with as many events, labels and levels as come; the truth is the mean figure of very large
 cohorts. `stated` is the share of cohorts in which a figure has an interval that is no mere hint; `covered` is among
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy import ndarray
-from scipy.special import expit, logit, ndtr
+from scipy.special import expit, logit, ndtr, softmax
 
 from coverslip.eval.kinds import KINDS
 from coverslip.eval.reduce import Units
@@ -69,6 +70,53 @@ def survival(runs: int, rng: np.random.Generator) -> Iterator[Row]:
         events, by_end = (float(which.mean() * n) for which in (y[:, 1], y[:, 1] * (y[:, 0] <= GRID[-1])))
         what = {"hazard": hazard, "patients": n, "events": round(events, 1), "by_end": round(by_end, 1)}
         yield from _rows(task, cohort, n, runs, {**what, "signal": signal, "noise": noise}, large=1000)
+
+
+def competing(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """The first of two events, of which the second is half as frequent, with hazards that do not change (as where the
+    rules for one event were found) or rise, and a model that sees the log hazard of each with noise."""
+    task = Task("competing_risks", "cause", ("first", "second"), ("time", "cause"), GRID)
+    sizes = ((60, 0.1), (150, 0.1), (60, 0.5), (150, 0.5), (300, 0.1))
+    for hazard, power in (("constant", 1.0), ("rising", 2.0)):
+        for n, rate in sizes:
+
+            def cohort(num: int, power: float = power, rate: float = rate) -> tuple[ndarray, ndarray]:
+                x = rng.normal(size=(num, 2))
+                rates = rate * np.array([1.0, 0.5])
+                dies = rng.exponential(np.exp(-x) / rates) ** (1 / power)
+                leaves = rng.uniform(0.3, 1.0, num)
+                time = np.minimum(dies.min(axis=1), leaves)
+                cause = np.where(dies.min(axis=1) <= leaves, 1 + dies.argmin(axis=1), 0)
+                risk = (x + 0.7 * rng.normal(size=(num, 2))) / (1 + 0.7**2)
+                stated = rates * np.exp(risk)
+                total = stated.sum(axis=1)
+                had = 1 - np.exp(-np.outer(total, np.power(GRID, power)))
+                parts = [(stated[:, c] / total)[:, None] * had for c in (0, 1)]
+                y = np.stack([time, cause], axis=1).astype(float)
+                return y, np.concatenate([risk, *parts], axis=1)
+
+            y = cohort(100_000)[0]
+            events = {f"events_{c}": round(float((y[:, 1] == c).mean() * n), 1) for c in (1, 2)}
+            yield from _rows(task, cohort, n, runs, {"hazard": hazard, "patients": n, **events}, large=1000)
+
+
+def classes(runs: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Three classes as frequent as each other, or four of which the rarest has 5 %; the model sees each class's own
+    number with normal noise or with long tails (Student's t, 3 degrees of freedom), or is three times too sure."""
+    for shares in ((1 / 3, 1 / 3, 1 / 3), (0.5, 0.3, 0.15, 0.05)):
+        task = Task("classification", "y", tuple("abcd"[: len(shares)]))
+        for n in (20, 50, 100, 300):
+            for model in ("normal", "long tails", "too sure"):
+
+                def cohort(num: int, model: str = model, shares: tuple[float, ...] = shares) -> tuple[ndarray, ndarray]:
+                    k = len(shares)
+                    y = rng.choice(k, num, p=shares)
+                    noise = rng.normal(size=(num, k)) if model != "long tails" else rng.standard_t(3, (num, k))
+                    logits = 1.5 * (noise + 1.5 * np.eye(k)[y]) + np.log(shares)
+                    return y, softmax(logits * (3.0 if model == "too sure" else 1.0), axis=1)
+
+                what = {"classes": len(shares), "patients": n, "model": model}
+                yield from _rows(task, cohort, n, runs, what, large=20_000)
 
 
 def labels(runs: int, rng: np.random.Generator) -> Iterator[Row]:
