@@ -10,7 +10,8 @@ all others some minutes to a quarter of an hour. Where the truth is 95 %, 10,000
 
 Fixed cohorts have one model, whose true figures are known or taken from a very large cohort. Cross-validations fit a
 linear model anew in every fold; the truth is the mean figure, on all patients there are, of models from as many
-training patients. Prints a table a part and writes them to coverage.json.
+training patients. Prints a table a part and keeps them in coverage.json, of which coverage_tables.py makes those of the
+documentation.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ SCATTER = {"alike": 1.0, "half": 0.5, "twice": 2.0}
 SMALL = [(5, 5), (5, 20), (5, 100), (10, 10), (10, 40), (20, 20), (20, 80), (20, 400), (49, 49), (49, 200)]
 LARGE = [(50, 50), (50, 200), (100, 100), (100, 400), (200, 200), (500, 500)]
 FEATURES, FOLDS, RESAMPLES = 10, 5, 1000
+KEPT = Path(__file__).with_name("coverage.json")
 Row = dict[str, Any]
 
 
@@ -591,10 +593,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000, help="cohorts in each row")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
-    parser.add_argument("--out", type=Path, default=Path("coverage.json"))
+    parser.add_argument("--out", type=Path, default=KEPT, help="where parts are written to, beside those it has")
     given = parser.parse_args()
     print(f"{machine()}; seed {given.seed}")
-    found: dict[str, list[Row]] = {}
+    kept = json.loads(given.out.read_text()) if given.out.is_file() else {"seed": given.seed, "parts": {}}
+    if kept["seed"] != given.seed:
+        parser.error(f"{given.out} has parts of seed {kept['seed']}")
+    found: dict[str, list[Row]] = kept["parts"]
     for place, name in enumerate(PARTS):
         if name not in given.only:
             continue
