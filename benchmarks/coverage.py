@@ -206,15 +206,17 @@ def _hanley_mcneil(theta: ndarray, m: int, n: int) -> ndarray:
 
 
 def shares(runs: int, rng: np.random.Generator) -> Iterator[Row]:
-    """The other figures of a fixed cohort."""
+    """The other figures of a fixed cohort, of a model that is calibrated, three times too sure, or whose scores have
+    long tails (Student's t, 3 degrees of freedom)."""
     names = ("accuracy", "balanced_accuracy", "f1", "auprc", "brier")
     for m, n in ((5, 5), (5, 45), (10, 10), (10, 90), (20, 20), (20, 180), (50, 200)):
         for signal in (1.0, 2.3):
-            for factor in (1, 3):
+            for model in ("calibrated", "too sure", "long tails"):
 
-                def stated(y: ndarray, signal: float = signal, factor: int = factor, odds: float = m / n) -> ndarray:
-                    z = signal * rng.normal(signal * y, 1) - signal**2 / 2 + np.log(odds) / 2
-                    p = expit(factor * z)
+                def stated(y: ndarray, signal: float = signal, model: str = model, odds: float = m / n) -> ndarray:
+                    noise = rng.standard_t(3, len(y)) if model == "long tails" else rng.normal(0, 1, len(y))
+                    z = signal * (signal * y + noise) - signal**2 / 2 + np.log(odds) / 2
+                    p = expit(3 * z if model == "too sure" else z)
                     return np.stack([1 - p, p], axis=1)
 
                 everyone = (np.arange(400_000) < 400_000 * m / (m + n)).astype(int)
@@ -228,7 +230,6 @@ def shares(runs: int, rng: np.random.Generator) -> Iterator[Row]:
                         if interval.low is not None:
                             given[metric] += 1
                             held[metric] += interval.low <= truth[metric] <= interval.high
-                model = "calibrated" if factor == 1 else "overconfident"
                 covered = {name: held[name] / given[name] if given[name] else None for name in names}
                 yield {"classes": f"{m} : {n}", "signal": signal, "model": model, **covered, "runs": runs}
 

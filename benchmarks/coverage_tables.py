@@ -92,6 +92,16 @@ def auroc_large(rows: list[Row]) -> str:
     return table(["classes", "alike", "twice", "twice, Newcombe's method 5 by itself"], lines)
 
 
+def shares(rows: list[Row]) -> str:
+    lines = []
+    names = ("accuracy", "balanced_accuracy", "f1", "auprc", "brier")
+    for size in dict.fromkeys(row["classes"] for row in rows):
+        mine = [row for row in rows if row["classes"] == size]
+        held = [[100 * row[name] for row in mine if row[name] is not None] for name in names]
+        lines.append([size, *(spread(values, "{:.1f}") if values else "none" for values in held)])
+    return table(["classes", "accuracy", "balanced accuracy", "F1", "AUPRC", "Brier"], lines)
+
+
 def decisions(rows: list[Row]) -> str:
     headings = {"net benefit": "model", "less that of treating all": "versus_all"}
     lines = []
@@ -126,6 +136,7 @@ def numbers(rows: list[Row]) -> str:
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "auroc_large": auroc_large,
+    "shares": shares,
     "decisions": decisions,
     "paired": paired,
     "survival": of_kind(

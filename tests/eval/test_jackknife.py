@@ -62,11 +62,13 @@ def test_a_mean_of_limits_passes_over_what_cannot_be_computed() -> None:
         Interval(None, None, None, "none", reason="none"),
         Interval(0.7, 0.6, 0.8, "x"),
     ]
-    found = mean_of(parts, "label")
+    found = mean_of(parts, None, "label")
     assert (found.value, found.low, found.high) == pytest.approx((0.6, 0.4, 0.8))
     assert found.reason == "1 of 3 labels cannot be computed: the mean is of the others"
-    assert not mean_of(parts[::2], "label").reason
-    assert mean_of([*parts, Interval(0.5, None, None, "none")], "label").low is None
+    assert not mean_of(parts[::2], None, "label").reason
+    assert mean_of([*parts, Interval(0.5, None, None, "none")], None, "label").low is None
+    apart = [np.array([1.0, -1.0, 0.0, 0.0]), None, np.array([0.0, 0.0, 1.0, -1.0])]
+    assert mean_of(parts, apart, "label").low == pytest.approx(0.6 - (0.3**2 + 0.1**2) ** 0.5 / 2)
 
 
 def test_levels_that_are_all_right_have_limits_with_a_width() -> None:

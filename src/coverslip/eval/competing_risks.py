@@ -20,7 +20,7 @@ from numpy import ndarray
 
 from coverslip.eval.censoring import cumulative_incidence
 from coverslip.eval.interval import Interval
-from coverslip.eval.jackknife import mean_of
+from coverslip.eval.jackknife import mean_of, moves
 from coverslip.eval.kind import Kind, mean_of_known, nothing
 from coverslip.eval.reduce import Units
 from coverslip.eval.survival import brier_interval, concordance, integrated_brier, ranked_interval
@@ -66,15 +66,17 @@ class CompetingRisks(Kind):
         return {"incidence": [_incidence(units, c, cause) for c, cause in enumerate(task.classes)]}
 
     def fixed(self, units: Units, task: Task, resamples: int, seed: int) -> dict[str, Interval] | None:
-        """Of each cause as for one event (`Survival.fixed`); c_index and ibs are the means of the causes' limits."""
+        """Of each cause as for one event (`Survival.fixed`); the means as over classes (`fixed_cohort`): c_index with
+        the causes' limits combined, ibs with their mean."""
         found: dict[str, Interval] = {}
         for c, cause in enumerate(task.classes):
             mine = units.y[:, 1] == 1 + c
             by_end = mine & (units.y[:, 0] <= task.grid[-1])
             found[f"c_index_{cause}"] = ranked_interval(partial(_weighted, "c_index", c, units, task), units, mine)
             found[f"ibs_{cause}"] = brier_interval(partial(_weighted, "ibs", c, units, task), units, by_end)
-        for name in _OF_CAUSE:
-            found[name] = mean_of([found[f"{name}_{cause}"] for cause in task.classes], "cause")
+        ranks = [moves(partial(_weighted, "c_index", c, units, task), units.patient) for c in range(len(task.classes))]
+        for name, together in zip(_OF_CAUSE, (ranks, None)):
+            found[name] = mean_of([found[f"{name}_{cause}"] for cause in task.classes], together, "cause")
         return found
 
     def doubts(self, units: Units, task: Task, level: str) -> list[str]:

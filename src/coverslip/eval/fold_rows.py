@@ -16,6 +16,7 @@ from numpy import ndarray
 from coverslip.eval.auroc_interval import Placements, newcombe_of_pairs, stretch_over
 from coverslip.eval.concordance import Contrast
 from coverslip.eval.interval import Interval
+from coverslip.eval.mean_interval import correlations, mean_limits
 from coverslip.eval.proportion import effective_patients
 from coverslip.eval.truth import Task
 
@@ -172,7 +173,7 @@ def concordance_interval(
     Newcombe's method 5 on the pairs that there are, widened where the placements of the patients scatter more (DeLong's
     variance, each patient's rows together, with Student's quantile): within folds what `auroc_interval` is in a fixed
     cohort, and for times, levels and numbers the same on their pairs. `strata` (n,) says among whom pairs are made; the
-    fold where it is None. Several contrasts: the mean of figures and of limits, rather too wide. None without a pair.
+    fold where it is None. Several contrasts: the mean, with their limits combined (`mean_limits`). None without a pair.
     It does not resample, so it is the same wherever it is asked.
     """
     among = tested.fold if strata is None else strata
@@ -181,17 +182,18 @@ def concordance_interval(
     found = [_placements(contrast, tested.patient, among) for contrast in tested.contrasts] if len(tested) else []
     if not found or any(one is None for one in found):
         return Interval(None, None, None, how, reason="no pair within a fold to compare")
-    limits, widened = [], False
+    limits, moves, widened = [], [], False
     for one in found:
         assert one is not None
         placed, pairs, shared = one
         stretch = stretch_over(placed, pairs, shared, confidence)
         widened |= stretch > 1
         limits.append((placed.auroc, *newcombe_of_pairs(placed.auroc, pairs, shared, confidence, stretch)))
-    value, low, high = (float(part) for part in np.mean(limits, axis=0))
+        moves.append(placed.positive + placed.negative)
+    value, low, high = mean_limits(limits, correlations(moves))
     if widened:
         how = how.replace("method 5", "method 5 widened to DeLong's variance")
-    return Interval(value, low, high, how if len(found) == 1 else f"{how}, mean of the limits of {len(found)}")
+    return Interval(value, low, high, how if len(found) == 1 else f"{how}, limits of {len(found)} combined")
 
 
 def _placements(

@@ -45,6 +45,12 @@ class Interval:
     undefined: int = 0
     reason: str = ""
 
+    @property
+    def limits(self) -> tuple[float, float, float]:
+        """value, low and high of an interval that has them."""
+        assert self.value is not None and self.low is not None and self.high is not None, self.reason
+        return self.value, self.low, self.high
+
     def to_json(self) -> dict[str, float | str | None]:
         """value, low, high, interval (how it was made), and reason where there is one."""
         said: dict[str, float | str | None] = {"reason": self.reason} if self.reason else {}

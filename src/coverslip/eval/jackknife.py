@@ -18,6 +18,7 @@ from scipy.stats import t as student
 from coverslip.eval.auroc_interval import FEW, hanley_mcneil, newcombe
 from coverslip.eval.bootstrap import Statistic, without_each
 from coverslip.eval.interval import NO_SPREAD, SAME, Interval, strata_of
+from coverslip.eval.mean_interval import correlations, mean_limits
 
 CONFIDENCE = 0.95
 # A variance below this of the figure's square is of rounding alone.
@@ -50,14 +51,19 @@ def spread(statistic: Statistic, groups: Sequence[str] | ndarray) -> Spread | No
     freedom are Satterthwaite's for a variance of n values of kurtosis k, 2 n / (k - 1), from 1 to n - 1. None with one
     patient, or where leaving one out leaves no figure.
     """
+    apart = moves(statistic, groups)
+    return None if apart is None else spread_of(apart)
+
+
+def moves(statistic: Statistic, groups: Sequence[str] | ndarray) -> Float[ndarray, g] | None:
+    """How far leaving each patient out moves the figure from the mean of all that are left; None as in `spread`."""
+    if not len(groups):
+        return None
     patient_of, _ = strata_of(groups, None)
-    num = int(patient_of.max()) + 1
-    if num < 2:
+    if int(patient_of.max()) < 1:
         return None
     left_out = np.concatenate([statistic(block) for block in without_each(patient_of)])
-    if np.isnan(left_out).any():
-        return None
-    return spread_of(left_out - left_out.mean())
+    return None if np.isnan(left_out).any() else left_out - left_out.mean()
 
 
 def spread_of(apart: Float[ndarray, g]) -> Spread:
@@ -85,6 +91,17 @@ def on_scale(value: float, found: Spread | None, scale: Scale, name: str, *, lea
     half = float(student.ppf(0.5 + CONFIDENCE / 2, found.freedom)) * sd
     with np.errstate(over="ignore"):
         return Interval(value, back(at - half), back(at + half), how)
+
+
+def as_many_as(share: float, found: Spread | None) -> float:
+    """The number of patients of whom a share has the jackknife's variance, Student's t for z; infinite where it has
+    none."""
+    if found is None or found.variance <= _ROUNDING:
+        return float("inf")
+    tail = 0.5 + CONFIDENCE / 2
+    uncertain = float(student.ppf(tail, found.freedom) / ndtri(tail)) ** 2
+    # A share that is next to 0 or 1 is of one patient at least.
+    return max(1.0, share * (1 - share) / (found.variance * uncertain))
 
 
 def difference(value: float, found: Spread | None, bounds: tuple[float, float], how: str) -> Interval:
@@ -116,12 +133,13 @@ def ranked(value: float, num_first: float, num_other: float, found: Spread | Non
     return Interval(value, low, high, f"Newcombe's method 5{widened}, {CONFIDENCE:.0%}", reason=reason)
 
 
-def mean_of(parts: Sequence[Interval], what: str) -> Interval:
-    """The mean of the figures that can be computed, with the mean of their limits: as wide as if all moved together.
-    `what` the parts are of: "label", "cause". No interval where one of those figures has none. Where a part cannot be
-    computed the mean is of something else than it would be in other patients, and `reason` says so."""
+def mean_of(parts: Sequence[Interval], moves: Sequence[Float[ndarray, g] | None] | None, what: str) -> Interval:
+    """The mean of the figures that can be computed, with their limits combined by how they move together
+    (`mean_limits`); where `moves` is None as if all moved as one. `what` the parts are of: "label", "cause". No
+    interval where one of those figures has none. Where a part cannot be computed the mean is of something else than it
+    would be in other patients, and `reason` says so."""
     known = [part for part in parts if part.value is not None]
-    how = f"mean of each {what}'s limits"
+    how = f"mean of each {what}'s limits" if moves is None else f"each {what}'s limits, combined"
     if not known:
         return Interval(None, None, None, how, reason=f"cannot be computed for any {what}")
     how = f"{how} ({known[0].how})" if known[0].low is not None else how
@@ -129,8 +147,8 @@ def mean_of(parts: Sequence[Interval], what: str) -> Interval:
     lacking = len(parts) - len(known)
     partial = f"{lacking} of {len(parts)} {what}s cannot be computed: the mean is of the others" if lacking else ""
     reason = next((part.reason for part in known if part.reason), partial)
-    limits = [(part.low, part.high) for part in known if part.low is not None and part.high is not None]
-    if len(limits) < len(known):
+    if any(part.low is None or part.high is None for part in known):
         return Interval(value, None, None, "none", reason=reason or f"a {what} has no interval")
-    low, high = np.mean(limits, axis=0)
-    return Interval(value, float(low), float(high), how, reason=reason)
+    each = [None] * len(parts) if moves is None else moves
+    together = correlations([move for part, move in zip(parts, each, strict=True) if part.value is not None])
+    return Interval(*mean_limits([part.limits for part in known], together), how, reason=reason)

@@ -7,6 +7,7 @@ auroc, auprc, brier                           the mean over the labels for which
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy import ndarray
 from coverslip.eval.curves import curves_of
 from coverslip.eval.fixed_cohort import fixed_cohort
 from coverslip.eval.interval import Interval
-from coverslip.eval.jackknife import mean_of
+from coverslip.eval.jackknife import mean_of, moves
 from coverslip.eval.kind import Kind, mean_of_known, nothing
 from coverslip.eval.metrics import auprc_within, auroc_within
 from coverslip.eval.reduce import Units
@@ -68,7 +69,7 @@ class Multilabel(Kind):
         return {"discrimination": [_discrimination(units, t, label) for t, label in enumerate(task.classes)]}
 
     def fixed(self, units: Units, task: Task, resamples: int, seed: int) -> dict[str, Interval] | None:
-        """Each label as two classes (`fixed_cohort`); means over labels with the mean of their limits. Out-of-fold
+        """Each label as two classes, and means over labels as over classes (`fixed_cohort`). Out-of-fold
         predictions, of which only those of one fold are compared, are resampled."""
         if units.stratum is not None or not len(units):
             return None
@@ -80,8 +81,14 @@ class Multilabel(Kind):
             for name, figure in fixed_cohort(two, (f"no {label}", label), resamples=resamples, seed=seed).items():
                 if name in _OF_LABEL:
                     found[f"{name}_{label}"] = figure
-        return {**{name: mean_of([found[f"{name}_{label}"] for label in task.classes], "label") for name in _OF_LABEL},
-                **found}  # fmt: skip
+        together = [moves(partial(_of_label, "auroc", t, units), units.patient) for t in range(len(task.classes))]
+        means = {
+            name: mean_of(
+                [found[f"{name}_{label}"] for label in task.classes], together if name == "auroc" else None, "label"
+            )
+            for name in _OF_LABEL
+        }
+        return {**means, **found}
 
     def trust(
         self, units: Units, task: Task, *, out_of_fold: bool, corrected: Units | None, alpha: float, seed: int

@@ -14,6 +14,7 @@ brier              mean over those thresholds of (P(y >= level) - truth)²
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from coverslip.eval.auroc_interval import auroc_interval
 from coverslip.eval.curves import curves_of
 from coverslip.eval.fixed_cohort import share
 from coverslip.eval.interval import Interval
-from coverslip.eval.jackknife import FISHER, LOGIT, mean_of, on_scale, ranked, spread
+from coverslip.eval.jackknife import FISHER, LOGIT, mean_of, moves, on_scale, ranked, spread
 from coverslip.eval.kind import Kind, mean_of_known, nothing
 from coverslip.eval.levels import at_least, median_level
 from coverslip.eval.metrics import auroc_within, plain
@@ -97,6 +98,7 @@ class Ordinal(Kind):
         off = np.abs(median_level(units.p) - units.y)
         further = [share(off >= k, units.patient, exact=True) for k in levels]
         ranks = [self._auroc_interval(units, k, task, resamples, seed) for k in levels]
+        each = [moves(partial(_auroc, units, k), units.patient) for k in levels]
         found = {
             "quadratic_kappa": self._by_jackknife("quadratic_kappa", units, task),
             "mae": Interval(
@@ -107,7 +109,7 @@ class Ordinal(Kind):
             ),
             "within_one": share(off <= 1, units.patient, exact=True),
             "accuracy": share(off == 0, units.patient, exact=True),
-            "auroc": mean_of(ranks, "threshold"),
+            "auroc": mean_of(ranks, each, "threshold"),
             "brier": self._by_jackknife("brier", units, task),
         }
         return {**found, **{f"auroc_from_{level}": rank for level, rank in zip(task.classes[1:], ranks)}}
