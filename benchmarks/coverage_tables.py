@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 KEPT, PAGE = HERE / "coverage.json", HERE / "README.md"
 MARK = re.compile(r"(?<=<!-- coverage: )\w+(?= -->)")
 # A share of fewer cohorts says too little to stand in a table.
-LEAST = 50
+LEAST = 400
 ALL = 0.995
 Row = dict[str, Any]
 
@@ -83,13 +83,17 @@ def spread(values: Sequence[float], form: str) -> str:
     return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
 
 
-def auroc_large(rows: list[Row]) -> str:
+def auroc(rows: list[Row]) -> str:
+    """A column a kind of cohorts; and what Newcombe's method does alone where the rarer class scatters wider."""
+    kinds = list(dict.fromkeys(row["scatter"] for row in rows))
+    alone = ["twice"] if "twice" in kinds else []
     lines = []
     for size in dict.fromkeys(row["classes"] for row in rows):
-        alike, twice = ([r for r in rows if r["classes"] == size and r["scatter"] == of] for of in ("alike", "twice"))
-        parts = (alike, "covered"), (twice, "covered"), (twice, "newcombe_alone")
-        lines.append([size, *(spread([100 * r[name] for r in of], "{:.1f}") for of, name in parts)])
-    return table(["classes", "alike", "twice", "twice, Newcombe's method 5 by itself"], lines)
+        mine = [row for row in rows if row["classes"] == size]
+        columns = [("covered", kind) for kind in kinds] + [("newcombe_alone", kind) for kind in alone]
+        held = [[100 * row[name] for row in mine if row["scatter"] == kind] for name, kind in columns]
+        lines.append([size, *(spread(values, "{:.1f}") if values else "" for values in held)])
+    return table(["classes", *kinds, *(f"{kind}, Newcombe's method 5 by itself" for kind in alone)], lines)
 
 
 def shares(rows: list[Row]) -> str:
@@ -135,7 +139,9 @@ def numbers(rows: list[Row]) -> str:
 
 
 TABLES: dict[str, Callable[[list[Row]], str]] = {
-    "auroc_large": auroc_large,
+    "auroc_small": auroc,
+    "auroc_large": auroc,
+    "auroc_unseen": auroc,
     "shares": shares,
     "decisions": decisions,
     "paired": paired,
