@@ -417,6 +417,11 @@ PARTS: dict[str, Callable[[int, np.random.Generator], Iterator[Row]]] = {
 }
 
 
+def _rounded(row: Row) -> Row:
+    """As it is kept: shares of 10,000 cohorts have no more digits."""
+    return {name: round(float(v), 5) if isinstance(v, float | np.floating) else v for name, v in row.items()}
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, float | np.floating):
         return f"{value:.3f}"
@@ -439,12 +444,13 @@ def main() -> None:
         if name not in given.only:
             continue
         # Each part has its own stream, so that it gives the same alone.
-        found[name] = list(PARTS[name](given.runs, np.random.default_rng([given.seed, place])))
+        found[name] = [_rounded(row) for row in PARTS[name](given.runs, np.random.default_rng([given.seed, place]))]
         print(f"\n### {PARTS[name].__doc__}\n")
         print(
             table(list(found[name][0]), [[_shown(value) for value in row.values()] for row in found[name]]), flush=True
         )
-        given.out.write_text(json.dumps({"seed": given.seed, "parts": found}, indent=1, default=float) + "\n")
+        parts = dict(sorted(found.items()))
+        given.out.write_text(json.dumps({"seed": given.seed, "parts": parts}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
