@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from common import machine, table
 from coverage_auroc import auroc_large, auroc_others, auroc_small, auroc_unseen, classes_of
+from coverage_groups import groups
 from coverage_kinds import classes, competing, labels, levels, numbers, survival
 from coverage_paired import paired
 from numpy import ndarray
@@ -412,7 +413,7 @@ PARTS: dict[str, Callable[[int, np.random.Generator], Iterator[Row]]] = {
     part.__name__: part
     for part in (
         *(auroc_small, auroc_large, shares, decisions, delong, folds, tests, conformal, unlike),
-        *(survival, labels, levels, numbers, leaks, paired, auroc_others, competing, classes, auroc_unseen),
+        *(survival, labels, levels, numbers, leaks, paired, auroc_others, competing, classes, auroc_unseen, groups),
     )
 }
 

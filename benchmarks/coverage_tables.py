@@ -96,6 +96,15 @@ def auroc(rows: list[Row]) -> str:
     return table(["classes", *kinds, *(f"{kind}, Newcombe's method 5 by itself" for kind in alone)], lines)
 
 
+def groups(rows: list[Row]) -> str:
+    """A line a kind and size, a column for one fold and for five."""
+    lines = []
+    for kind, size in dict.fromkeys((row["kind"], row["patients"]) for row in rows):
+        mine = [row for row in rows if (row["kind"], row["patients"]) == (kind, size)]
+        lines.append([kind, size, *(cell([row for row in mine if row["folds"] == folds]) for folds in (1, 5))])
+    return table(["kind", "patients", "one fold", "five folds"], lines)
+
+
 def shares(rows: list[Row]) -> str:
     lines = []
     names = ("accuracy", "balanced_accuracy", "f1", "auprc", "brier")
@@ -142,6 +151,7 @@ TABLES: dict[str, Callable[[list[Row]], str]] = {
     "auroc_small": auroc,
     "auroc_large": auroc,
     "auroc_unseen": auroc,
+    "groups": groups,
     "shares": shares,
     "decisions": decisions,
     "paired": paired,
