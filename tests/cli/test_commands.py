@@ -170,3 +170,8 @@ def test_errors_show_no_traceback_but_with_verbose(cohort: Path) -> None:
     told = subprocess.run([sys.executable, "-c", script, "--verbose"], capture_output=True, text=True)
     assert told.returncode == 2
     assert "Traceback" in told.stderr
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "coverslip", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and __version__ in done.stdout

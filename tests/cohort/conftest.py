@@ -31,7 +31,8 @@ def load(tmp_path: Path) -> Load:
         if clinical is not None:
             (tmp_path / "clinical.csv").write_text(clinical, encoding="utf-8")
             settings["clinical"] = str(tmp_path / "clinical.csv")
-        return load_cohort(CohortSettings(table=str(path), root=str(tmp_path), **settings), need_paths=need_paths)
+        settings.setdefault("root", str(tmp_path))
+        return load_cohort(CohortSettings(table=str(path), **settings), need_paths=need_paths)
 
     return load
 

@@ -42,6 +42,20 @@ def test_the_digest_is_of_content_not_of_place_or_order(load: Any) -> None:
     assert one.digest == other.digest != changed.digest
 
 
+def test_a_root_that_holds_no_slide_is_told_where_the_table_lies_beside_them(load: Any, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "b.svs").touch()
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = str(tmp_path / "elsewhere")
+    with pytest.raises(TableError, match=f"none of its 2 slides lies under cohort.root, {elsewhere}; .* {tmp_path}"):
+        load(PLAIN, need_paths=True, root=elsewhere)
+    # Nobody opens a slide; and one slide under the root says that the root is right.
+    assert len(load(PLAIN, root=elsewhere).frame) == 2
+    (tmp_path / "elsewhere" / "s").mkdir()
+    (tmp_path / "elsewhere" / "s" / "a.svs").touch()
+    assert len(load(PLAIN, need_paths=True, root=elsewhere).frame) == 2
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [

@@ -69,8 +69,8 @@ class Cohort:
 def load_cohort(settings: CohortSettings, *, need_paths: bool) -> Cohort:
     """The cohort of the settings: the table, joined with the clinical table, filtered, checked.
 
-    Whether the slides' files exist is not asked here: preflight opens them. `need_paths` says that slides will be
-    opened, so that every row needs a path.
+    Whether each slide's file exists is not asked here: preflight opens them. `need_paths` says that slides will be
+    opened, so that every row needs a path, and the root is the right one.
 
     Raises:
         TableError: naming file, row and column, where the table cannot be used as it is.
@@ -93,7 +93,10 @@ def load_cohort(settings: CohortSettings, *, need_paths: bool) -> Cohort:
     frame, exclusions = _filtered(frame, settings.filter, source)
     _unique_slides(frame, source)
     if "path" in frame:
-        frame = _with_paths(frame, source, root, need_paths=need_paths)
+        found = _with_paths(frame, source, root, need_paths=need_paths)
+        if need_paths:
+            _under_root(frame["path"], found["path"], root, path)
+        frame = found
     if "mpp" in frame:
         frame = frame.assign(mpp=_mpp(frame["mpp"], source))
     _not_mixed(frame, settings, source, warnings)
@@ -233,6 +236,19 @@ def _with_paths(frame: pd.DataFrame, source: str, root: Path, *, need_paths: boo
         seen[path] = row
         paths.append(path)
     return frame.assign(path=pd.Series(paths, index=frame.index, dtype=object))
+
+
+def _under_root(written: pd.Series, paths: pd.Series, root: Path, table: Path) -> None:
+    """Nothing, unless no slide lies where its path says and one lies there from the folder of the table."""
+    if len(paths) == 0 or any(os.path.lexists(path) for path in paths):
+        return
+    folder = table.absolute().parent
+    if folder != root.absolute() and any(os.path.lexists(folder / str(text)) for text in written):
+        raise TableError(
+            f"{table.name}: none of its {len(paths)} slides lies under cohort.root, {root.absolute()}; "
+            f"their paths fit the folder of the table, {folder}.",
+            fix=f'Set cohort.root = "{folder}" (--set cohort.root={folder}).',
+        )
 
 
 def _mpp(column: pd.Series, source: str) -> pd.Series:
