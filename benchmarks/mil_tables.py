@@ -369,7 +369,9 @@ def hard_section(cells: Mapping[str, Any]) -> str:
 
 
 def cost_section(cost: Mapping[str, Any]) -> str:
-    threads = ", ".join(f"{part} with {number} threads" for part, number in cost["threads"].items())
+    threads = ", ".join(
+        f"{part} with {number} thread{'s' if number > 1 else ''}" for part, number in cost["threads"].items()
+    )
     parts = [f"## Cost\n\n{cost['machine'].split(';')[0]}; {threads}.\n"]
     if "packed" in cost:
         rows = [
@@ -383,13 +385,26 @@ def cost_section(cost: Mapping[str, Any]) -> str:
         )
     if "methods" in cost:
         sizes = list(next(iter(cost["methods"].values())))
-        head = ["method", *(f"{int(size):,} rows: s a step, MB" for size in sizes)]
-        rows = [[f"`{name}`", *(cell_of(found.get(size)) for size in sizes)] for name, found in cost["methods"].items()]
+        grown = int(sizes[-1]) / int(sizes[-2])
+        head = ["method", *(f"{int(size):,} rows: s a step, MB" for size in sizes), f"memory at {grown:g} x the rows"]
+        rows = [
+            [f"`{name}`", *(cell_of(found.get(size)) for size in sizes), growth(found, *sizes[-2:])]
+            for name, found in cost["methods"].items()
+        ]
         parts.append(
             "A training step on that many rows of 512 numbers (one bag, or as many as the method needs), CPU seconds "
-            f"of all threads, and the peak of memory over the process before.\n\n{table(head, rows)}\n"
+            "of all threads, and the peak of memory over the process before. Memory that is linear in the rows is "
+            f"{grown:g} times as much in the last column, or less where weights and threads are most of it.\n\n"
+            f"{table(head, rows)}\n"
         )
     return "\n".join(parts)
+
+
+def growth(found: Mapping[str, Any], fewer: str, more: str) -> str:
+    both = [found.get(size) for size in (fewer, more)]
+    if not all(both):
+        return ""
+    return f"x {both[1]['peak_mb'] / both[0]['peak_mb']:.1f}"
 
 
 def cell_of(found: Mapping[str, Any] | None) -> str:
