@@ -96,7 +96,7 @@ class Ordinal(Kind):
             return None
         levels = range(1, len(task.classes))
         off = np.abs(median_level(units.p) - units.y)
-        further = [share(off >= k, units.patient, exact=True) for k in levels]
+        further = [share(off >= k, units.patient) for k in levels]
         ranks = [self._auroc_interval(units, k, task, resamples, seed) for k in levels]
         each = [moves(partial(_auroc, units, k), units.patient) for k in levels]
         found = {
@@ -107,8 +107,8 @@ class Ordinal(Kind):
                 sum(part.high or 0.0 for part in further),
                 f"{further[0].how}, of each distance",
             ),
-            "within_one": share(off <= 1, units.patient, exact=True),
-            "accuracy": share(off == 0, units.patient, exact=True),
+            "within_one": share(off <= 1, units.patient),
+            "accuracy": share(off == 0, units.patient),
             "auroc": mean_of(ranks, each, "threshold"),
             "brier": self._by_jackknife("brier", units, task),
         }
