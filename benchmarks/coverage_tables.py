@@ -33,8 +33,8 @@ def main() -> None:
     written = text
     for part in (name for name in MARK.findall(text) if name in kept):
         # A table lies behind its mark, and ends where an empty line does.
-        behind = re.compile(rf"(<!-- coverage: {part} -->\n\n)(?:\|.*\n)*")
-        written = behind.sub(lambda found, part=part: found[1] + TABLES[part](kept[part]) + "\n", written)
+        behind = re.compile(rf"(<!-- coverage: {part} -->\n\n)(?:\|.*\n)*\n?")
+        written = behind.sub(lambda found, part=part: f"{found[1]}{TABLES[part](kept[part])}\n\n", written)
     if not given.check:
         PAGE.write_text(written, encoding="utf-8")
     elif text != written:
@@ -150,6 +150,7 @@ def numbers(rows: list[Row]) -> str:
 TABLES: dict[str, Callable[[list[Row]], str]] = {
     "auroc_small": auroc,
     "auroc_large": auroc,
+    "auroc_others": auroc,
     "auroc_unseen": auroc,
     "groups": groups,
     "shares": shares,
