@@ -1,12 +1,11 @@
 """Do 95 % intervals hold the truth 95 times in 100, and do tests reject 5 true hypotheses in 100? Simulated.
 
-    python benchmarks/coverage.py                       # all parts, 10,000 cohorts a row: some 8 hours of one core
+    python benchmarks/coverage.py                       # all parts, 10,000 cohorts a row: some 6 hours of one core
     python benchmarks/coverage.py --runs 1000           # about an hour
     python benchmarks/coverage.py --only folds tests    # some parts
 
-With 10,000 cohorts auroc_large and auroc_others take over an hour each, leaks, folds, survival and paired half an hour,
-all others some minutes to a quarter of an hour. Where the truth is 95 %, 10,000 cohorts know it to .2 points, 1,000 to
-.7 (one standard error).
+With 10,000 cohorts the AUROC parts take up to a quarter of an hour each, classes an hour, all others a quarter to half
+an hour. Where the truth is 95 %, 10,000 cohorts know it to .2 points, 1,000 to .7 (one standard error).
 
 Fixed cohorts have one model, whose true figures are known or taken from a very large cohort. Cross-validations fit a
 linear model anew in every fold; the truth is the mean figure, on all patients there are, of models from as many

@@ -31,7 +31,7 @@ def main() -> None:
     kept = json.loads(KEPT.read_text(encoding="utf-8"))["parts"]
     text = PAGE.read_text(encoding="utf-8")
     written = text
-    for part in (name for name in MARK.findall(text) if name in kept):
+    for part in MARK.findall(text):
         # A table lies behind its mark, and ends where an empty line does.
         behind = re.compile(rf"(<!-- coverage: {part} -->\n\n)(?:\|.*\n)*\n?")
         written = behind.sub(lambda found, part=part: f"{found[1]}{TABLES[part](kept[part])}\n\n", written)
