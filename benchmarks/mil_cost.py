@@ -2,6 +2,7 @@
 
     python benchmarks/mil_cost.py --only packed                        # needs torchmil (pip install torchmil)
     python benchmarks/mil_cost.py --only methods --rows 1000 10000     # each method in a process of its own
+    python benchmarks/mil_cost.py --only methods --out FILE            # what FILE lacks
 
 packed: gated ABMIL, 1,024 numbers a row, hidden 512, attention 128; 8 bags of log-uniform lengths from 50 to 4,000. A
 training step (forward, backward, AdamW) of ours on packed bags, of torchmil's ABMIL on the same bags padded, of ours
@@ -56,16 +57,20 @@ def main() -> None:
         print(json.dumps(one_method(given.one[0], int(given.one[1]))))
         return
     threads = torch.get_num_threads()
-    found: dict[str, Any] = {"machine": machine(), "threads": dict.fromkeys(given.only, threads), "seed": given.seed}
-    print(f"{found['machine']}, {threads} threads\n")
+    known: dict[str, Any] = json.loads(given.out.read_text()) if given.out and given.out.is_file() else {}
+    known |= {"machine": machine(), "seed": given.seed}
+    known["threads"] = {**known.get("threads", {}), **dict.fromkeys(given.only, threads)}
+    print(f"{known['machine']}, {threads} threads\n")
+
+    def keep() -> None:
+        if given.out is not None:
+            given.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
     if "packed" in given.only:
-        found["packed"] = packed(given.rounds, given.seed)
+        known["packed"] = packed(given.rounds, given.seed)
+        keep()
     if "methods" in given.only:
-        found["methods"] = methods(given.methods, given.rows)
-    if given.out is not None:
-        before = json.loads(given.out.read_text()) if given.out.is_file() else {}
-        found["threads"] = {**before.get("threads", {}), **found["threads"]}
-        given.out.write_text(json.dumps({**before, **found}, indent=1) + "\n", encoding="utf-8")
+        methods(given.methods, given.rows, known.setdefault("methods", {}), keep)
 
 
 # ---- packed, padded, one by one ----
@@ -180,10 +185,12 @@ def bare_step() -> Callable[[Bags, Tensor], Step]:
 # ---- each method by rows ----
 
 
-def methods(names: list[str], sizes: list[int]) -> dict[str, Any]:
-    found: dict[str, dict[str, Any]] = {}
-    for name in names:
-        for size in sizes:
+def methods(names: list[str], sizes: list[int], found: dict[str, dict[str, Any]], keep: Callable[[], None]) -> None:
+    """What `found` lacks, the small bags of all methods first; kept after each."""
+    for size in sizes:
+        for name in names:
+            if str(size) in found.get(name, {}):
+                continue
             command = [sys.executable, __file__, "--one", name, str(size)]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
@@ -192,7 +199,7 @@ def methods(names: list[str], sizes: list[int]) -> dict[str, Any]:
                 told = {}
             found.setdefault(name, {})[str(size)] = told
             print(name, size, told, flush=True)
-    return found
+            keep()
 
 
 def one_method(name: str, size: int) -> dict[str, float]:
