@@ -384,12 +384,12 @@ def cost_section(cost: Mapping[str, Any]) -> str:
             f"{table(['way', 'CPU s', 'to packed', 'least to most'], rows)}\n"
         )
     if "methods" in cost:
-        sizes = list(next(iter(cost["methods"].values())))
+        sizes = sorted({size for found in cost["methods"].values() for size in found}, key=int)
         grown = int(sizes[-1]) / int(sizes[-2])
         head = ["method", *(f"{int(size):,} rows: s a step, MB" for size in sizes), f"memory at {grown:g} x the rows"]
         rows = [
             [f"`{name}`", *(cell_of(found.get(size)) for size in sizes), growth(found, *sizes[-2:])]
-            for name, found in cost["methods"].items()
+            for name, found in sorted(cost["methods"].items())
         ]
         parts.append(
             "A training step on that many rows of 512 numbers (one bag, or as many as the method needs), CPU seconds "
@@ -408,6 +408,8 @@ def growth(found: Mapping[str, Any], fewer: str, more: str) -> str:
 
 
 def cell_of(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
     return f"{found['train_s']:.2f} s, {found['peak_mb']:.0f} MB" if found else "not finished in 30 min"
 
 
