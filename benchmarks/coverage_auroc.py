@@ -57,7 +57,7 @@ def auroc_others(runs: int, rng: np.random.Generator) -> Iterator[Row]:
     a part of it is drawn like the larger class and is missed, the rest is not; five marks."""
     for m, n in ((5, 100), (10, 40), (20, 20), (20, 80), (20, 400), (49, 200), (50, 50), (100, 400), (500, 500)):
         drawn = _draws(m, n) if min(m, n) >= RESAMPLED_FROM else None
-        # Resampling of a thousand patients is the work of hours.
+        # Resampling a thousand patients takes as long as all other rows together.
         some = runs if m < 500 else max(20, runs // 10)
         for auroc in (0.75, 0.9, 0.95, 0.99):
             yield _auroc_cell(m, n, 3.0, auroc, some, rng, "thrice", drawn=drawn)

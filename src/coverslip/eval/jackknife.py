@@ -133,13 +133,13 @@ def ranked(value: float, num_first: float, num_other: float, found: Spread | Non
     return Interval(value, low, high, f"Newcombe's method 5{widened}, {CONFIDENCE:.0%}", reason=reason)
 
 
-def mean_of(parts: Sequence[Interval], moves: Sequence[Float[ndarray, g] | None] | None, what: str) -> Interval:
+def mean_of(parts: Sequence[Interval], moved: Sequence[Float[ndarray, g] | None] | None, what: str) -> Interval:
     """The mean of the figures that can be computed, with their limits combined by how they move together
-    (`mean_limits`); where `moves` is None as if all moved as one. `what` the parts are of: "label", "cause". No
+    (`mean_limits`); where `moved` is None as if all moved as one. `what` the parts are of: "label", "cause". No
     interval where one of those figures has none. Where a part cannot be computed the mean is of something else than it
     would be in other patients, and `reason` says so."""
     known = [part for part in parts if part.value is not None]
-    how = f"mean of each {what}'s limits" if moves is None else f"each {what}'s limits, combined"
+    how = f"mean of each {what}'s limits" if moved is None else f"each {what}'s limits, combined"
     if not known:
         return Interval(None, None, None, how, reason=f"cannot be computed for any {what}")
     how = f"{how} ({known[0].how})" if known[0].low is not None else how
@@ -149,6 +149,6 @@ def mean_of(parts: Sequence[Interval], moves: Sequence[Float[ndarray, g] | None]
     reason = next((part.reason for part in known if part.reason), partial)
     if any(part.low is None or part.high is None for part in known):
         return Interval(value, None, None, "none", reason=reason or f"a {what} has no interval")
-    each = [None] * len(parts) if moves is None else moves
-    together = correlations([move for part, move in zip(parts, each, strict=True) if part.value is not None])
+    each = [None] * len(parts) if moved is None else moved
+    together = correlations([one for part, one in zip(parts, each, strict=True) if part.value is not None])
     return Interval(*mean_limits([part.limits for part in known], together), how, reason=reason)
