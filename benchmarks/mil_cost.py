@@ -40,6 +40,8 @@ from coverslip.train import Objective
 DIM, HIDDEN, ATTENTION, BAGS = 1024, 512, 128, 8
 SHORTEST, LONGEST = 50, 4000
 METHOD_DIM = 512
+# What takes longer is said to, and left.
+LIMIT_S = 3600
 Step = Callable[[], None]
 
 
@@ -193,7 +195,7 @@ def methods(names: list[str], sizes: list[int], found: dict[str, dict[str, Any]]
                 continue
             command = [sys.executable, __file__, "--one", name, str(size)]
             try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=1800)
+                done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
                 told = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
             except subprocess.TimeoutExpired:
                 told = {}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from common import table
+from mil_cost import LIMIT_S
 from mil_methods import IMBALANCE, TUNED, WITHOUT
 from mil_planted import EPOCHS
 
@@ -300,14 +301,17 @@ def accuracy(cells: Mapping[str, Any], entry: str) -> str:
 
 
 def classic_differences(plans: Mapping[str, Any], names: list[str]) -> str:
-    """Which methods differ from the reference after Holm's correction, a family a set."""
-    said = []
-    for plan in names:
-        sizes, values = figures_of(plans[plan], "accuracy")
-        family = compare_folds("accuracy", REFERENCE, values, sizes).differences
-        shown = [f"`{d.method}` {told(d)}" for d in family if d.p_holm is not None and d.p_holm < 0.05]
-        said.append(f"{plan} ({len(family)} in the family): {'; '.join(shown) if shown else 'none'}")
-    return f"Shown to differ from `{REFERENCE}` after Holm's correction: {'. '.join(said)}."
+    """Which methods differ from the reference in accuracy, a family a set."""
+    said = [f"{plan} {shown_to_differ(plans[plan], REFERENCE)}" for plan in names]
+    return f"Shown to differ from `{REFERENCE}` after Holm's correction: {'; '.join(said)}."
+
+
+def shown_to_differ(cells: Mapping[str, Any], reference: str) -> str:
+    """The entries whose accuracy differs from the reference's after Holm's correction over all of them."""
+    sizes, values = figures_of(cells, "accuracy")
+    family = compare_folds("accuracy", reference, values, sizes).differences
+    shown = [f"`{d.method}` {told(d)}" for d in family if d.p_holm is not None and d.p_holm < 0.05]
+    return f"{', '.join(shown) if shown else 'none'} (of {len(family)})"
 
 
 # ---- few positives ----
@@ -324,7 +328,8 @@ def imbalance_section(plans: Mapping[str, Any]) -> str:
         if plan in plans:
             entries = [entry for entry in IMBALANCE if entry in plans[plan]]
             body = family_table(plans[plan], entries, UNTREATED, "training", ("accuracy",))
-            parts.append(f"### {share} positives\n\n{body}\n")
+            shown = shown_to_differ({entry: plans[plan][entry] for entry in entries}, UNTREATED)
+            parts.append(f"### {share} positives\n\n{body}\n\nShown to differ in accuracy: {shown}.\n")
     return "\n".join(parts)
 
 
@@ -438,7 +443,7 @@ def growth(found: Mapping[str, Any], fewer: str, more: str) -> str:
 def cell_of(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
-    return f"{found['train_s']:.2f} s, {found['peak_mb']:.0f} MB" if found else "not finished in 30 min"
+    return f"{found['train_s']:.2f} s, {found['peak_mb']:.0f} MB" if found else f"not finished in {LIMIT_S // 60} min"
 
 
 if __name__ == "__main__":
