@@ -115,31 +115,31 @@ class _Scan(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, first: Tensor, block: int, solve: Solver
     ) -> Tensor:
-        ctx.save_for_backward(x, dt, A, B, C, first)
-        ctx.block, ctx.solve, ctx.before = block, solve, []
         A = A.t().contiguous()  # (s, e)
-        state = torch.zeros_like(A)
         y = torch.empty_like(x)
+        parts = _parts(len(x), block)
+        # One tensor: states kept one by one would lie between blocks given back, whose memory could not be used again.
+        before = A.new_zeros(len(parts) + 1, *A.shape)
         with _at_work(x, A, block):
-            for part in _parts(len(x), block):
-                ctx.before.append(state)
+            for place, part in enumerate(parts):
                 decay = _decay(dt[part], A, first[part])  # (t, s, e)
                 states = B[part].unsqueeze(2) * (dt[part] * x[part]).unsqueeze(1)
-                solve(decay, states, state, False)
+                solve(decay, states, before[place], False)
                 y[part] = torch.bmm(C[part].unsqueeze(1), states).squeeze(1)
-                state = states[-1].clone()
+                before[place + 1] = states[-1]
+        ctx.save_for_backward(x, dt, A, B, C, first, before)
+        ctx.block, ctx.solve = block, solve
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, dt, A, B, C, first = ctx.saved_tensors
-        A = A.t().contiguous()  # (s, e)
+        x, dt, A, B, C, first, every_before = ctx.saved_tensors  # A is (s, e)
         dx, ddt, dA, dB, dC = (torch.zeros_like(v) for v in (x, dt, A, B, C))
         # What later blocks say about the state that this block ends with.
         later = torch.zeros_like(A)
         with _at_work(x, A, ctx.block):
-            for part, before in reversed(list(zip(_parts(len(x), ctx.block), ctx.before))):
+            for part, before in reversed(list(zip(_parts(len(x), ctx.block), every_before[:-1]))):
                 decay = _decay(dt[part], A, first[part])
                 inflow = dt[part] * x[part]
                 states = torch.cat([before.unsqueeze(0), B[part].unsqueeze(2) * inflow.unsqueeze(1)])  # (1 + t, s, e)
@@ -152,7 +152,7 @@ class _Scan(torch.autograd.Function):
                 dB[part] = torch.bmm(dh, inflow.unsqueeze(2)).squeeze(2)
                 dinflow = torch.bmm(B[part].unsqueeze(1), dh).squeeze(1)
                 dh *= decay
-                later = dh[0].clone()
+                later.copy_(dh[0])
                 dh *= states[:-1]  # now the gradient of the exponent dt A
                 dA += torch.mul(dh, dt[part].unsqueeze(1), out=decay).sum(0)
                 ddt[part] = torch.mul(dh, A, out=decay).sum(1) + dinflow * x[part]
@@ -167,8 +167,8 @@ def _at_work(x: Tensor, A: Tensor, block: int) -> Iterator[None]:
         yield
 
 
-def _parts(num_rows: int, block: int) -> Iterator[slice]:
-    return (slice(start, min(start + block, num_rows)) for start in range(0, num_rows, block))
+def _parts(num_rows: int, block: int) -> list[slice]:
+    return [slice(start, min(start + block, num_rows)) for start in range(0, num_rows, block)]
 
 
 def _decay(dt: Float[Tensor, "t e"], A: Float[Tensor, "s e"], first: Bool[Tensor, t]) -> Float[Tensor, "t s e"]:

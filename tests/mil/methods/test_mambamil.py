@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coverslip.mil import Bags, build_aggregator
+from coverslip.mil.methods import mambamil
 from coverslip.mil.methods.mambamil import MambaMil, Scan, SRMamba, StepSize, strided_order
 from coverslip.nn.segments import Segments, total
 from coverslip.testing.aggregators import DIM, check_aggregator, example_bags
@@ -170,3 +171,32 @@ def test_a_row_is_seen_by_the_rows_behind_it_in_either_order() -> None:
     moved = (mixer(h, segments) - mixer(other, segments)).abs().amax(1) > 1e-9
     # Read four to a row, row 4 comes right after row 0 and before 1, 2 and 3; in the natural order 5, 6, 7 are behind.
     assert moved.tolist() == [False, *[True] * 7]
+
+
+def test_layers_that_are_computed_again_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    bags, method = example_bags(), build(dropout=0.5).train()
+    found = []
+    for most_kept in (10**6, 0):
+        monkeypatch.setattr(mambamil, "MOST_KEPT", most_kept)
+        calls = count_scans(monkeypatch)
+        torch.manual_seed(1)
+        method.zero_grad()
+        method(bags).logits.square().sum().backward()
+        found.append(([p.grad.clone() for p in method.parameters() if p.grad is not None], len(calls)))
+    (kept, once), (again, twice) = found
+    assert twice == 2 * once > 0
+    assert len(kept) == len(again) > 0
+    assert all(torch.equal(a, b) for a, b in zip(kept, again))
+
+
+def count_scans(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows with each scan that is computed."""
+    calls: list[int] = []
+    scan = mambamil.selective_scan
+
+    def counted(v: torch.Tensor, *others: Any) -> torch.Tensor:
+        calls.append(len(v))
+        return scan(v, *others)
+
+    monkeypatch.setattr(mambamil, "selective_scan", counted)
+    return calls

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from coverslip.mil.bags import BagOutput, Bags, StagedAggregator
 from coverslip.mil.target import Target
@@ -31,6 +32,9 @@ ENTRIES = {
         "needs": "",
     }
 }
+
+# Rows of a batch whose inner numbers, some 80 KB a row and layer, are kept for the backward pass.
+MOST_KEPT = 20_000
 
 
 class MambaMil(StagedAggregator):
@@ -71,6 +75,9 @@ class MambaMil(StagedAggregator):
       .001 and .1.
     - `mask_padding` (fixed): the released code fills the reordered bag with zeros to a multiple of R. These come
       between real rows and step the state. Here there are no such rows at all.
+
+    Where a batch has more than 20,000 rows, what a layer computed is not kept for the backward pass but computed again,
+    so that 100,000 rows fit: a third more time, the same numbers.
 
     `weights` and `pooling` are optional parts, see `coverslip.nn.pooling.AttentionPool`; "ggem" is none of them, since
     rows after a layer norm have negative values.
@@ -136,8 +143,9 @@ class MambaMil(StagedAggregator):
 
     def aggregate(self, bags: Bags, target: Target | None = None) -> BagOutput:
         h = full(bags.x)  # (m, hidden); the sum over layers stays in full precision
+        again = torch.is_grad_enabled() and len(h) > MOST_KEPT
         for mixer in self.mixers:
-            h = h + mixer(h, bags.segments)
+            h = h + (_recomputed(mixer, h, bags.segments) if again else mixer(h, bags.segments))
         h = full(self.norm(h))
         scores = self.scores(h)
         with torch.autocast(h.device.type, enabled=False):
@@ -151,6 +159,12 @@ class MambaMil(StagedAggregator):
         with torch.autocast(z.device.type, enabled=False):
             logits: Tensor = self.classifier(full(z))
         return logits
+
+
+def _recomputed(mixer: nn.Module, h: Tensor, segments: Segments) -> Tensor:
+    """What the mixer makes, keeping only h for the backward pass; a mixer draws no random numbers."""
+    made: Tensor = checkpoint(mixer, h, segments, use_reentrant=False, preserve_rng_state=False)
+    return made
 
 
 class SRMamba(nn.Module):
