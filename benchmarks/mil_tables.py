@@ -27,8 +27,8 @@ PAGE = HERE.parent / "docs" / "methods_measured.md"
 REFERENCE, BASELINE = "abmil", "mean+sd logistic"
 # What papers report on the published folds, and on the classic sets (10-fold accuracy of gated and plain attention).
 PUBLISHED = {
-    "brca_published": "papers on these folds: max pooling .832, HIPT .879",
-    "lung_published": "papers on these folds: max pooling .928, HIPT .953",
+    "brca_published": "Papers on these folds: max pooling .832, HIPT .879",
+    "lung_published": "Papers on these folds: max pooling .928, HIPT .953",
 }
 CLASSIC = {"musk1": (0.892, 92), "fox": (0.615, 200), "elephant": (0.868, 200), "ucsb_breast_cancer": (None, 58)}
 FOLDS = {
@@ -112,7 +112,7 @@ def folds_section(title: str, cells: Mapping[str, Any], published: str | None) -
     changed in one thing, which belongs to no family of tests."""
     apart = {entry: cell for entry, cell in cells.items() if entry in {**WITHOUT, **TUNED}}
     every, cells = cells, {entry: cell for entry, cell in cells.items() if entry not in apart}
-    note = f"\n{published.capitalize()}.\n" if published else ""
+    note = f"\n{published}.\n" if published else ""
     parts = [f"## {title}\n{note}\n{family_table(cells, list(cells), REFERENCE, 'method')}\n"]
     hours = sum(cell["cpu_s"] for cell in every.values()) / 3600
     for entries, text in (
