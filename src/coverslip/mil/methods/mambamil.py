@@ -77,7 +77,7 @@ class MambaMil(StagedAggregator):
       between real rows and step the state. Here there are no such rows at all.
 
     Where a batch has more than 20,000 rows, what a layer computed is not kept for the backward pass but computed again,
-    so that 100,000 rows fit: a third more time, the same numbers.
+    so that 100,000 rows fit: one more forward pass, the same numbers.
 
     `weights` and `pooling` are optional parts, see `coverslip.nn.pooling.AttentionPool`; "ggem" is none of them, since
     rows after a layer norm have negative values.
