@@ -196,9 +196,10 @@ def methods(names: list[str], sizes: list[int], found: dict[str, dict[str, Any]]
             command = [sys.executable, __file__, "--one", name, str(size)]
             try:
                 done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
-                told = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
+                failed = {"failed": f"ended with {done.returncode}"}
+                told = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else failed
             except subprocess.TimeoutExpired:
-                told = {}
+                told = {"failed": f"not finished in {LIMIT_S // 60} min"}
             found.setdefault(name, {})[str(size)] = told
             print(name, size, told, flush=True)
             keep()

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from common import table
-from mil_cost import LIMIT_S
 from mil_methods import IMBALANCE, TUNED, WITHOUT
 from mil_planted import EPOCHS
 
@@ -118,8 +117,8 @@ def folds_section(title: str, cells: Mapping[str, Any], published: str | None) -
     for entries, text in (
         (
             TUNED,
-            "Three methods tuned inside each fold over three rates of learning and two values of an option, on the "
-            "tuning patients; what was chosen is then tested once.",
+            "Three methods tuned inside each fold over three learning rates and two values of an option, by inner folds "
+            "of its training patients; what was chosen is tested once.",
         ),
         (WITHOUT, "The same with one thing changed, to see what it does."),
     ):
@@ -435,7 +434,7 @@ def cost_section(cost: Mapping[str, Any]) -> str:
 
 def growth(found: Mapping[str, Any], fewer: str, more: str) -> str:
     both = [found.get(size) for size in (fewer, more)]
-    if not all(both):
+    if not all(cell and "peak_mb" in cell for cell in both):
         return ""
     return f"x {both[1]['peak_mb'] / both[0]['peak_mb']:.1f}"
 
@@ -443,7 +442,7 @@ def growth(found: Mapping[str, Any], fewer: str, more: str) -> str:
 def cell_of(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return ""
-    return f"{found['train_s']:.2f} s, {found['peak_mb']:.0f} MB" if found else f"not finished in {LIMIT_S // 60} min"
+    return found.get("failed") or f"{found['train_s']:.2f} s, {found['peak_mb']:.0f} MB"
 
 
 if __name__ == "__main__":
