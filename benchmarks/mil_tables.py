@@ -117,8 +117,8 @@ def folds_section(title: str, cells: Mapping[str, Any], published: str | None) -
     for entries, text in (
         (
             TUNED,
-            "Three methods tuned inside each fold over three learning rates and two values of an option, by inner folds "
-            "of its training patients; what was chosen is tested once.",
+            "Three methods tuned inside each fold over three learning rates and two values of an option, by inner "
+            "folds of its training patients; what was chosen is tested once.",
         ),
         (WITHOUT, "The same with one thing changed, to see what it does."),
     ):
